@@ -1,1 +1,16 @@
+//! The deployment engine: site and service files, plans, jobs, and the agent that acts on hosts.
+//!
+//! Pure parts decide (`model`, `plan`, `job`, `condition`, `probe` parsers); thin shells act (`transport`, `runner`).
+//! The crate knows nothing of alerts, runbooks or chat.
+#![doc(test(attr(deny(warnings))))]
 
+pub mod wire;
+
+#[cfg(feature = "engine")]
+pub mod condition;
+#[cfg(feature = "engine")]
+pub mod job;
+#[cfg(feature = "engine")]
+pub mod model;
+#[cfg(feature = "engine")]
+pub mod probe;

@@ -1,0 +1,82 @@
+//! Named probes: one file each, with the request that asks a host and the pure parser of its answer.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    model::{HostName, ServiceName},
+    wire,
+};
+
+/// What a probe needs to know to word its question.
+pub struct ProbeContext<'a> {
+    pub host: &'a HostName,
+    /// The address other hosts reach it under.
+    pub address: &'a str,
+    /// Members of the service the probe is about, with addresses; includes `host`.
+    pub members: &'a [(HostName, String)],
+    /// The service's settings on this site, defaults filled in.
+    pub settings: &'a BTreeMap<String, serde_json::Value>,
+}
+
+/// A fact about a service, asked of one host.
+pub trait NamedProbe: Send + Sync {
+    /// For example `galera.status`.
+    fn name(&self) -> &'static str;
+    /// The service whose members and settings it needs.
+    fn service(&self) -> Option<&'static str>;
+    fn request(&self, context: &ProbeContext<'_>) -> wire::Probe;
+    /// Pure. An answer that is not understood is an error, never a default.
+    fn parse(&self, result: &wire::ProbeResult) -> Result<serde_json::Value, String>;
+}
+
+/// One answer, or why there is none. Unknown is not "down".
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reading", rename_all = "snake_case")]
+pub enum Reading {
+    Known {
+        value: serde_json::Value,
+        at: jiff::Timestamp,
+    },
+    Unknown {
+        why: String,
+        at: jiff::Timestamp,
+    },
+}
+
+/// Readings by probe and host: the evidence that conditions and decisions judge, and that the journal keeps.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Readings {
+    pub by_probe: BTreeMap<String, BTreeMap<HostName, Reading>>,
+}
+
+impl Readings {
+    /// The typed answer of one host, or why it is unknown.
+    pub fn get<T: DeserializeOwned>(&self, probe: &str, host: &HostName) -> Result<T, String> {
+        match self.by_probe.get(probe).and_then(|hosts| hosts.get(host)) {
+            Some(Reading::Known { value, .. }) => serde_json::from_value(value.clone())
+                .map_err(|error| format!("{probe} on {host}: expected another shape: {error}")),
+            Some(Reading::Unknown { why, .. }) => {
+                Err(format!("{probe} on {host} is unknown: {why}"))
+            }
+            None => Err(format!("{probe} was not asked of {host}")),
+        }
+    }
+
+    pub fn insert(&mut self, probe: &str, host: HostName, reading: Reading) {
+        self.by_probe
+            .entry(probe.to_owned())
+            .or_default()
+            .insert(host, reading);
+    }
+}
+
+/// Which probe goes to which host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Ask {
+    pub probe: String,
+    pub host: HostName,
+    /// The service whose settings and members word the question.
+    pub service: Option<ServiceName>,
+}

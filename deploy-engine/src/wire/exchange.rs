@@ -1,0 +1,303 @@
+//! Requests to the agent and what comes back.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Command, CommandOutput, Resource, ResourceId};
+
+/// `JOB.STEP.ATTEMPT`: under this name the agent remembers a step in its spool, so it is never done twice.
+/// Letters, digits, `-` and `.` only; the agent refuses anything else (it becomes a file name).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct StepKey(pub String);
+
+impl fmt::Display for StepKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whoever holds the lease on `scope` (for example `site:demo`) has the growing `token`; a host refuses a lower one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    pub scope: String,
+    pub token: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    Hello {
+        protocol: u32,
+    },
+    /// Changes nothing. Everything the engine wants to know of a host, in one exchange.
+    Observe {
+        #[serde(default)]
+        facts: bool,
+        #[serde(default)]
+        resources: Vec<Resource>,
+        #[serde(default)]
+        probes: BTreeMap<String, Probe>,
+    },
+    /// Do this once, durably: recorded in the spool before it starts; it outlives the connection. Events follow until `Finished`.
+    /// A key that is already known is attached to instead (its stored outcome, or its events to come).
+    Start {
+        key: StepKey,
+        fence: Fence,
+        work: Work,
+        timeout_seconds: u32,
+    },
+    /// What the spool knows of a step.
+    Ask {
+        key: StepKey,
+    },
+    /// Ends a running step's process group; its outcome says so.
+    Cancel {
+        key: StepKey,
+    },
+    /// Drops the spool entries of a finished job.
+    Forget {
+        job: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "work", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Work {
+    /// Downloads packages, installs nothing.
+    Fetch { packages: Vec<String> },
+    /// Brings resources to their desired state, in order. `expected` holds the digests of the observations that the plan was
+    /// made from: a resource that is neither as planned nor already as desired stops the work with [`Outcome::Drifted`].
+    Apply {
+        resources: Vec<Resource>,
+        expected: BTreeMap<ResourceId, String>,
+    },
+    /// Runs one command; a non-zero exit is a failure.
+    Run { command: Command },
+}
+
+/// A question to a host that changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "probe", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Probe {
+    Command {
+        command: Command,
+    },
+    /// `GET`, HTTP/1.1, plain text, to an address as seen from the host. Body is cut at `limit_bytes`.
+    Http {
+        address: String,
+        port: u16,
+        path: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        password: Option<String>,
+        timeout_ms: u32,
+        limit_bytes: u32,
+    },
+    /// Can a TCP connection be opened from this host?
+    Tcp {
+        address: String,
+        port: u16,
+        timeout_ms: u32,
+    },
+    /// Sends a line to a local stream socket and reads the answer, for example HAProxy's.
+    Socket {
+        path: String,
+        send: String,
+        timeout_ms: u32,
+        limit_bytes: u32,
+    },
+    File {
+        path: String,
+        limit_bytes: u32,
+    },
+    /// `systemctl show` of the named units: one line of `Key=Value` properties a unit.
+    Units {
+        names: Vec<String>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum ProbeResult {
+    Command {
+        output: CommandOutput,
+    },
+    Http {
+        status: u16,
+        body: String,
+    },
+    Tcp {
+        open: bool,
+        error: Option<String>,
+    },
+    Socket {
+        answer: String,
+    },
+    File {
+        content: Option<String>,
+    },
+    Units {
+        properties: BTreeMap<String, BTreeMap<String, String>>,
+    },
+    /// The probe itself could not be made: the answer is unknown, which is not "down".
+    Failed {
+        why: String,
+    },
+}
+
+/// What is true of a host, as far as plans and prechecks need it. `None`: could not be learned.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    pub hostname: String,
+    pub machine: String,
+    pub os_id: String,
+    pub os_version: String,
+    pub kernel: String,
+    pub boot_id: String,
+    pub cpus: u32,
+    pub memory_bytes: u64,
+    /// Seconds since the epoch, by the host's own clock.
+    pub clock_seconds: f64,
+    /// As the kernel says (adjtimex): false when it is not synchronised.
+    pub clock_synchronised: Option<bool>,
+    /// interface → addresses with prefix length, for example `10.77.0.11/24`.
+    pub addresses: BTreeMap<String, Vec<String>>,
+    /// Listening TCP ports → `address process` (process may be unknown).
+    pub listening: BTreeMap<u16, Vec<String>>,
+    /// mount point → (bytes free for root, bytes in all, inodes free).
+    pub filesystems: BTreeMap<String, (u64, u64, u64)>,
+    /// Name of the host → addresses it resolves to on this host, for the names asked for in `/etc/hosts` or DNS.
+    pub maintenance_marker: Option<String>,
+}
+
+/// How a resource stands against its desired state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum State {
+    Same,
+    /// One line a change, or a unified diff; secrets are redacted before it leaves the host.
+    WillChange {
+        diff: Vec<String>,
+    },
+    Cannot {
+        why: String,
+    },
+    Unknown {
+        why: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    pub id: ResourceId,
+    #[serde(flatten)]
+    pub state: State,
+    /// Digest of what was seen (not of what is wanted), hex.
+    pub digest: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "progress", rename_all = "snake_case")]
+pub enum Progress {
+    ResourceStarted {
+        id: ResourceId,
+    },
+    ResourceDone {
+        id: ResourceId,
+        changed: bool,
+        diff: Vec<String>,
+    },
+    /// A line of output worth showing while it runs.
+    Line {
+        text: String,
+    },
+    /// Downloads and installs: done of total, in units of the work (packages).
+    Advance {
+        done: u32,
+        total: u32,
+    },
+}
+
+/// How a step ended on its host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// `changed`: the resources that were changed (empty: all were as desired already).
+    Done {
+        changed: Vec<ResourceId>,
+        output: Option<CommandOutput>,
+    },
+    Failed {
+        at: Option<ResourceId>,
+        what: String,
+        output: Option<CommandOutput>,
+    },
+    /// A resource was not as the plan saw it.
+    Drifted {
+        at: ResourceId,
+        expected: String,
+        found: String,
+    },
+    Cancelled,
+    /// The agent's worker died (power cut, kill): what it did is unknown until it is observed.
+    Lost {
+        why: String,
+    },
+    /// A newer holder of the lease has been here.
+    Fenced {
+        seen: u64,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum StepStatus {
+    NeverStarted,
+    Running { since_seconds: u64 },
+    Finished { outcome: Outcome },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// Recorded in the spool and running.
+    Started,
+    Progress {
+        progress: Progress,
+    },
+    Finished {
+        outcome: Outcome,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    Hello {
+        protocol: u32,
+        version: String,
+        boot_id: String,
+    },
+    Observed {
+        facts: Option<Facts>,
+        observations: Vec<Observation>,
+        probes: BTreeMap<String, ProbeResult>,
+    },
+    Event {
+        key: StepKey,
+        #[serde(flatten)]
+        event: Event,
+    },
+    Status {
+        key: StepKey,
+        #[serde(flatten)]
+        status: StepStatus,
+    },
+    Ok,
+    /// The request was understood to be wrong; nothing was done.
+    Refused {
+        why: String,
+    },
+}
