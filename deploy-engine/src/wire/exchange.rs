@@ -95,15 +95,15 @@ pub enum Probe {
         timeout_ms: u32,
         limit_bytes: u32,
     },
-    /// Can a TCP connection be opened from this host?
+    /// Can TCP connections be opened from this host? All targets are tried at once, each within `timeout_ms`.
     Tcp {
-        address: String,
-        port: u16,
+        targets: Vec<TcpTarget>,
         timeout_ms: u32,
     },
-    /// Sends a line to a local stream socket and reads the answer, for example HAProxy's.
+    /// Sends a text to a stream socket and reads the answer to its end, for example HAProxy's `show info` or memcached's
+    /// `stats` and `quit`.
     Socket {
-        path: String,
+        to: SocketAddress,
         send: String,
         timeout_ms: u32,
         limit_bytes: u32,
@@ -118,6 +118,32 @@ pub enum Probe {
     },
 }
 
+/// A TCP endpoint as seen from the host that is asked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TcpTarget {
+    /// An address or a name that the host resolves.
+    pub address: String,
+    pub port: u16,
+}
+
+/// Where a stream socket listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "socket", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SocketAddress {
+    Unix { path: String },
+    Tcp { address: String, port: u16 },
+}
+
+/// Whether one target took a connection; `error` says why not (`refused`, `timed out`, ...).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcpAnswer {
+    #[serde(flatten)]
+    pub target: TcpTarget,
+    pub open: bool,
+    pub error: Option<String>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum ProbeResult {
@@ -128,9 +154,9 @@ pub enum ProbeResult {
         status: u16,
         body: String,
     },
+    /// In the order of the targets.
     Tcp {
-        open: bool,
-        error: Option<String>,
+        answers: Vec<TcpAnswer>,
     },
     Socket {
         answer: String,

@@ -9,8 +9,8 @@ mod resource;
 
 pub use command::{Command, CommandOutput, Exit};
 pub use exchange::{
-    Event, Facts, Fence, Observation, Outcome, Probe, ProbeResult, Progress, Reply, Request, State,
-    StepKey, StepStatus, Work,
+    Event, Facts, Fence, Observation, Outcome, Probe, ProbeResult, Progress, Reply, Request,
+    SocketAddress, State, StepKey, StepStatus, TcpAnswer, TcpTarget, Work,
 };
 pub use resource::{Resource, ResourceId};
 
