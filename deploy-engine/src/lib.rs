@@ -14,3 +14,5 @@ pub mod job;
 pub mod model;
 #[cfg(feature = "engine")]
 pub mod probe;
+#[cfg(feature = "engine")]
+pub mod transport;

@@ -51,6 +51,13 @@ pub enum Request {
     Ask {
         key: StepKey,
     },
+    /// The events of a step that is already known, without the first `seen` progress events, until `Finished`; a `Status` of
+    /// `never_started` if it is not known. Never starts anything.
+    Attach {
+        key: StepKey,
+        #[serde(default)]
+        seen: u64,
+    },
     /// Ends a running step's process group; its outcome says so.
     Cancel {
         key: StepKey,
@@ -112,9 +119,14 @@ pub enum Probe {
         path: String,
         limit_bytes: u32,
     },
-    /// `systemctl show` of the named units: one line of `Key=Value` properties a unit.
+    /// `systemctl show` of the named units.
     Units {
         names: Vec<String>,
+    },
+    /// To which IPv4 addresses do names resolve on this host, by its own resolver (`getent ahostsv4`)?
+    Resolve {
+        names: Vec<String>,
+        timeout_ms: u32,
     },
 }
 
@@ -164,8 +176,13 @@ pub enum ProbeResult {
     File {
         content: Option<String>,
     },
+    /// unit → property → value. A unit that does not exist has `LoadState` `not-found`.
     Units {
         properties: BTreeMap<String, BTreeMap<String, String>>,
+    },
+    /// name → addresses; empty: the resolver answered that there is none.
+    Resolve {
+        addresses: BTreeMap<String, Vec<String>>,
     },
     /// The probe itself could not be made: the answer is unknown, which is not "down".
     Failed {
@@ -173,7 +190,7 @@ pub enum ProbeResult {
     },
 }
 
-/// What is true of a host, as far as plans and prechecks need it. `None`: could not be learned.
+/// What is true of a host, as far as plans and prechecks need it. What could not be learned is named in `unknown`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     pub hostname: String,
@@ -191,11 +208,15 @@ pub struct Facts {
     /// interface → addresses with prefix length, for example `10.77.0.11/24`.
     pub addresses: BTreeMap<String, Vec<String>>,
     /// Listening TCP ports → `address process` (process may be unknown).
+    #[serde(with = "super::ports")]
     pub listening: BTreeMap<u16, Vec<String>>,
     /// mount point → (bytes free for root, bytes in all, inodes free).
     pub filesystems: BTreeMap<String, (u64, u64, u64)>,
-    /// Name of the host → addresses it resolves to on this host, for the names asked for in `/etc/hosts` or DNS.
+    /// First line of `/etc/nightshift/maintenance` on the host: a person asked for hands off. Empty file: empty text.
     pub maintenance_marker: Option<String>,
+    /// Field that could not be learned → why. Its value above means nothing then.
+    #[serde(default)]
+    pub unknown: BTreeMap<String, String>,
 }
 
 /// How a resource stands against its desired state.
@@ -239,7 +260,7 @@ pub enum Progress {
     Line {
         text: String,
     },
-    /// Downloads and installs: done of total, in units of the work (packages).
+    /// Downloads and installs: done of total, in whatever units the tool counts (a hundred parts for apt).
     Advance {
         done: u32,
         total: u32,

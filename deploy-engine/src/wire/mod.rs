@@ -5,12 +5,17 @@
 
 mod command;
 mod exchange;
+mod frame;
+mod ports;
 mod resource;
 
 pub use command::{Command, CommandOutput, Exit};
 pub use exchange::{
     Event, Facts, Fence, Observation, Outcome, Probe, ProbeResult, Progress, Reply, Request,
     SocketAddress, State, StepKey, StepStatus, TcpAnswer, TcpTarget, Work,
+};
+pub use frame::{
+    FRAME_PREFIX_BYTES, Frame, FrameError, decode, enclose, encode, parse, payload, split,
 };
 pub use resource::{Resource, ResourceId};
 

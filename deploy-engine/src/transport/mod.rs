@@ -1,0 +1,68 @@
+//! The way to hosts: one SSH session and one agent process a host, many requests at once over it.
+//!
+//! [`Hosts`] is what the rest of the engine sees; tests put their own behind it.
+
+mod error;
+mod secret;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+pub use error::HostError;
+pub use secret::Secrets;
+
+use crate::{
+    job::JobId,
+    model::{HostName, Secs},
+    wire::{
+        Facts, Fence, Observation, Outcome, Probe, ProbeResult, Progress, Resource, StepKey,
+        StepStatus, Work,
+    },
+};
+
+/// What to learn of a host in one exchange. Changes nothing there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observe {
+    pub facts: bool,
+    pub resources: Vec<Resource>,
+    /// Name of the question → question; the answer comes under the same name.
+    pub probes: BTreeMap<String, Probe>,
+}
+
+/// What one exchange learned. One observation a resource, in their order; one result a probe.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    pub facts: Option<Facts>,
+    pub observations: Vec<Observation>,
+    pub probes: BTreeMap<String, ProbeResult>,
+}
+
+/// Asks hosts and has work done on them. Texts hold secret references on both sides of this trait.
+#[async_trait]
+pub trait Hosts: Send + Sync {
+    async fn observe(&self, host: &HostName, ask: Observe) -> Result<Observed, HostError>;
+
+    /// Has `work` done once under `key` and waits for its outcome, across reconnections. A key that the host knows is attached to.
+    /// An error says nothing about the work but [`HostError::NotStarted`], [`HostError::Refused`] and
+    /// [`HostError::UnknownSecret`], which mean that nothing was done: after any other, [`Hosts::ask`].
+    async fn start(
+        &self,
+        host: &HostName,
+        key: StepKey,
+        fence: Fence,
+        work: Work,
+        timeout: Secs,
+        progress: mpsc::Sender<Progress>,
+    ) -> Result<Outcome, HostError>;
+
+    /// What the host remembers of a step.
+    async fn ask(&self, host: &HostName, key: &StepKey) -> Result<StepStatus, HostError>;
+
+    /// Ends a running step; its outcome becomes [`Outcome::Cancelled`].
+    async fn cancel(&self, host: &HostName, key: &StepKey) -> Result<(), HostError>;
+
+    /// Drops what the host remembers of a finished job.
+    async fn forget(&self, host: &HostName, job: &JobId) -> Result<(), HostError>;
+}
