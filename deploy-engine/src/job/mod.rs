@@ -1,7 +1,26 @@
 //! Jobs: steps that change the world, and the journal events that their state is a fold of.
+//!
+//! Pure, but for the [`Journal`] that keeps the events. `state` decides what an event makes of a job, `next` what should be
+//! going on; the runner does it and appends what came of it.
 
 mod event;
+mod graph;
+mod journal;
+mod memory;
+mod next;
+mod state;
 mod step;
 
 pub use event::{JobEvent, JobId, JobKind, JobResult, StepEnd, StepProgress};
+pub use graph::STEPS_MAX;
+pub use journal::{
+    Journal, JournalError, LEASE_SECONDS, Lease, LeaseError, LeaseRecord, next_token,
+    scopes_conflict,
+};
+pub use memory::MemoryJournal;
+pub use next::{HOLD_POLL_SECONDS, Next};
+pub use state::{
+    Hold, Holder, Illegal, IllegalEvent, Job, JobState, LOST_ATTEMPTS, StepPhase, StepRun,
+    UNDO_ATTEMPTS,
+};
 pub use step::{Action, CheckMode, Effect, Step, StepId};

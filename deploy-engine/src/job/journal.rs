@@ -1,0 +1,151 @@
+//! Where the events of jobs are kept, and who may drive which part of the site.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{JobEvent, JobId};
+
+/// How long a lease counts as alive without being renewed. After that somebody is paged; it is never handed over silently
+/// (a lock that expires lets half-done repairs pile up).
+pub const LEASE_SECONDS: i64 = 60;
+
+/// The right to drive a job: whoever holds the newest token of the scope.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// `site:NAME` for a deploy, `domain:SERVICE` for a repair.
+    pub scope: String,
+    /// Grows for ever in its scope; hosts refuse a lower one.
+    pub token: u64,
+    pub job: JobId,
+}
+
+/// A lease as others see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRecord {
+    pub lease: Lease,
+    /// The bot that drives the job.
+    pub holder: String,
+    pub acquired_at: Timestamp,
+    pub renewed_at: Timestamp,
+}
+
+impl LeaseRecord {
+    /// Nobody renewed it in time: its bot is gone or stuck.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        now.duration_since(self.renewed_at).as_secs() > LEASE_SECONDS
+    }
+}
+
+/// May both scopes be leased at once? A deploy of a site excludes every repair on it, and the other way round; repairs of
+/// different failure domains exclude nothing (gate G5).
+pub fn scopes_conflict(one: &str, other: &str) -> bool {
+    let is_site = |scope: &str| scope.starts_with("site:");
+    let is_domain = |scope: &str| scope.starts_with("domain:");
+    one == other || (is_site(one) && is_domain(other)) || (is_domain(one) && is_site(other))
+}
+
+/// The token that follows `last` in a scope. Not below the seconds since the epoch, so tokens keep growing on hosts that
+/// remember them even when the bot's state directory was lost.
+pub fn next_token(last: u64, now: Timestamp) -> u64 {
+    let clock = u64::try_from(now.as_second()).unwrap_or(0);
+    last.saturating_add(1).max(clock)
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error(
+        "job {job}: expected {expected} events in the journal, found {found}: somebody else drives it"
+    )]
+    Conflict {
+        job: JobId,
+        expected: u64,
+        found: u64,
+    },
+    #[error("job {0} is not in the journal")]
+    Unknown(JobId),
+    #[error("job {0} is in the journal already")]
+    Exists(JobId),
+    #[error("job {job}: event {position} of the journal cannot be read: {why}")]
+    Corrupt {
+        job: JobId,
+        position: u64,
+        why: String,
+    },
+    /// The disk is full, the state directory is gone: nothing may be started.
+    #[error("the journal cannot be used: {0}")]
+    Storage(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    #[error(
+        "{wanted} is not free: {scope} is held by job {job} on {holder}, last renewed at {renewed_at}{expired}",
+        scope = .held.lease.scope, job = .held.lease.job, holder = .held.holder, renewed_at = .held.renewed_at,
+        expired = if *.expired { "; it has not been renewed in time, look at that job" } else { "" }
+    )]
+    Held {
+        wanted: String,
+        held: Box<LeaseRecord>,
+        expired: bool,
+    },
+    #[error("the lease on {scope} with token {token} is no longer ours")]
+    Lost { scope: String, token: u64 },
+    #[error("the leases cannot be used: {0}")]
+    Storage(String),
+}
+
+/// Append-only events of jobs, and leases. One writer a job: whoever appends says how many events it has seen.
+#[async_trait]
+pub trait Journal: Send + Sync {
+    /// Starts a job with its [`JobEvent::Created`]. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`JournalError::Exists`] if the job is known.
+    async fn create(
+        &self,
+        job: &JobId,
+        at: Timestamp,
+        created: &JobEvent,
+    ) -> Result<(), JournalError>;
+
+    /// Adds an event to a job of `length` events. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`JournalError::Conflict`] if the job has another number of events: somebody else drives it.
+    async fn append(
+        &self,
+        job: &JobId,
+        length: u64,
+        at: Timestamp,
+        event: &JobEvent,
+    ) -> Result<(), JournalError>;
+
+    /// All events of a job, oldest first, each with the time it was recorded.
+    async fn load(&self, job: &JobId) -> Result<Vec<(Timestamp, JobEvent)>, JournalError>;
+
+    /// Jobs without a [`JobEvent::Finished`], oldest first.
+    async fn unfinished(&self) -> Result<Vec<JobId>, JournalError>;
+
+    /// Takes the lease on a scope, with a token higher than any before. The same job may take it again (a bot that came
+    /// back). A lease of a finished job counts as free; a lease of any other job does not, expired or not.
+    ///
+    /// # Errors
+    /// [`LeaseError::Held`] if a conflicting scope is leased by another unfinished job, see [`scopes_conflict`].
+    async fn acquire(
+        &self,
+        scope: &str,
+        holder: &str,
+        job: &JobId,
+        now: Timestamp,
+    ) -> Result<Lease, LeaseError>;
+
+    /// Says that the holder is alive.
+    ///
+    /// # Errors
+    /// [`LeaseError::Lost`] if a newer token was given out or the lease was released.
+    async fn renew(&self, lease: &Lease, now: Timestamp) -> Result<(), LeaseError>;
+
+    /// Gives the lease back; nothing happens if it is not held any more.
+    async fn release(&self, lease: &Lease) -> Result<(), LeaseError>;
+}
