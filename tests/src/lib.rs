@@ -1,1 +1,28 @@
+//! A lab of real Debian hosts on one machine, for tests, drills and the demo.
 
+mod base;
+mod cgroup;
+mod command;
+mod error;
+mod keys;
+mod lab;
+mod lock;
+mod machine;
+mod mirror;
+mod names;
+mod netns;
+mod network;
+mod package_cache;
+mod paths;
+mod preflight;
+mod progress;
+mod ssh;
+mod state;
+pub mod wait;
+
+pub use command::Output;
+pub use error::{LabError, Result};
+pub use lab::{HostStatus, Lab, LabOptions};
+pub use names::{Host, LabName, MANAGEMENT_ADDRESS, MAX_HOSTS, PREFIX_LENGTH};
+pub use paths::{STORE_VARIABLE, Store};
+pub use progress::{Phase, Progress};

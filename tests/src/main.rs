@@ -1,1 +1,115 @@
-fn main() {}
+//! `nightshift-lab`: the lab from the command line.
+
+use std::os::unix::process::CommandExt;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+use lab::{Lab, LabName, LabOptions, Progress};
+
+/// Real Debian hosts on this machine: bring them up, break them, take them down.
+#[derive(Parser)]
+#[command(name = "nightshift-lab", version)]
+struct Cli {
+    /// Which lab of this machine.
+    #[arg(long, global = true, env = "NIGHTSHIFT_LAB", default_value = "lab")]
+    lab: LabName,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Bring the lab up, or what is missing of it.
+    Up {
+        /// Number of hosts, named ctl1, ctl2, …
+        #[arg(long, default_value_t = 3)]
+        hosts: u8,
+        /// Saved layer with packages already installed.
+        #[arg(long)]
+        layer: Option<String>,
+    },
+    /// Take the lab down and leave nothing of it.
+    Down,
+    /// Show the hosts.
+    Status,
+    /// Log in on a host, or run a command there.
+    Ssh {
+        host: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Run a program inside the lab's namespace, where the hosts are reachable.
+    Exec {
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nightshift-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let lab = Lab::named(cli.lab.clone());
+    match cli.verb {
+        Verb::Up { hosts, layer } => {
+            let start = Instant::now();
+            let progress = Progress::to_stderr();
+            let options = LabOptions {
+                name: cli.lab,
+                hosts,
+                layer,
+            };
+            Lab::up(&options, &progress)?;
+            progress.say(&format!(
+                "lab `{}` is up with {hosts} hosts after {:.1?}",
+                options.name,
+                start.elapsed()
+            ));
+        }
+        Verb::Down => {
+            let start = Instant::now();
+            lab.down()?;
+            eprintln!("lab `{}` is down after {:.1?}", cli.lab, start.elapsed());
+        }
+        Verb::Status => status(&lab)?,
+        Verb::Ssh { host, command } => {
+            let error = lab.ssh_command(&host)?.args(command).exec();
+            return Err(error.into());
+        }
+        Verb::Exec { command } => {
+            let (program, arguments) = command.split_first().expect("clap requires one word");
+            let error = lab.command(program)?.args(arguments).exec();
+            return Err(error.into());
+        }
+    }
+    Ok(())
+}
+
+fn status(lab: &Lab) -> anyhow::Result<()> {
+    let hosts = lab.status()?;
+    if hosts.is_empty() {
+        println!("lab `{}` is not up", lab.name());
+        return Ok(());
+    }
+    let mut table = comfy_table::Table::new();
+    table.set_header(["host", "address", "power"]);
+    for host in hosts {
+        let power = if host.powered { "on" } else { "off" };
+        table.add_row([
+            host.host.to_string(),
+            host.address.to_string(),
+            power.to_owned(),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
