@@ -96,10 +96,22 @@ pub(crate) fn ensure(
     if base.root.is_dir() {
         return Ok(base);
     }
-    let _lock = Lock::take(&store.lock(&format!("base-{}", base.key)), WAIT_LIMIT)?;
-    if base.root.is_dir() {
-        return Ok(base);
+    let lock = Lock::take(&store.lock(&format!("base-{}", base.key)), WAIT_LIMIT)?;
+    if !base.root.is_dir() {
+        build(store, mirror, cache_url, builder, progress, &base)?;
     }
+    lock.remove()?;
+    Ok(base)
+}
+
+fn build(
+    store: &Store,
+    mirror: &Mirror,
+    cache_url: &str,
+    builder: (&Cgroups, &LabName),
+    progress: &Progress,
+    base: &Base,
+) -> Result<()> {
     let phase = progress.phase(&format!("build the base of the hosts ({})", base.key));
     let unfinished = unfinished(store, builder.1);
     remove_unfinished(store, builder.1)?;
@@ -108,7 +120,7 @@ pub(crate) fn ensure(
     finish(&unfinished, mirror)?;
     fs::rename(&unfinished, &base.root).at("rename", &unfinished)?;
     phase.done();
-    Ok(base)
+    Ok(())
 }
 
 /// Group of a lab's base build inside the lab's group, so that `down` ends it too.

@@ -24,13 +24,14 @@ pub(crate) fn identity(store: &Store) -> PathBuf {
 pub(crate) fn ensure_identity(store: &Store) -> Result<String> {
     let key = identity(store);
     let public = key.with_extension("pub");
-    let _lock = Lock::take(&store.lock("keys"), Duration::from_secs(30))?;
+    let lock = Lock::take(&store.lock("keys"), Duration::from_secs(30))?;
     if !public.exists() {
         private_folder(&store.keys())?;
         // Left half by a killed run: without the public file nobody has used it.
         let _ = fs::remove_file(&key);
         generate(&key, "nightshift-lab")?;
     }
+    lock.remove()?;
     fs::read_to_string(&public).at("read", &public)
 }
 

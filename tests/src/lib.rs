@@ -18,6 +18,7 @@ mod preflight;
 mod progress;
 mod ssh;
 mod state;
+pub mod testing;
 pub mod wait;
 
 pub use command::Output;
@@ -26,3 +27,4 @@ pub use lab::{HostStatus, Lab, LabOptions};
 pub use names::{Host, LabName, MANAGEMENT_ADDRESS, MAX_HOSTS, PREFIX_LENGTH};
 pub use paths::{STORE_VARIABLE, Store};
 pub use progress::{Phase, Progress};
+pub use testing::{TestLab, in_lab, in_layered_lab};

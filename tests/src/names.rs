@@ -16,7 +16,7 @@ pub const MANAGEMENT_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub const PREFIX_LENGTH: u8 = 24;
 
 /// Longest lab name, in characters: it is part of namespace and file names that people read.
-const MAX_LAB_NAME: usize = 20;
+const MAX_LAB_NAME: usize = 32;
 
 /// Name of one lab on this machine: lower-case letters and digits, so that no lab's name is a prefix of
 /// another's derived names (`NAME-ctl1`).
