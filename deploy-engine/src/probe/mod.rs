@@ -1,5 +1,14 @@
 //! Named probes: one file each, with the request that asks a host and the pure parser of its answer.
 
+pub mod galera;
+pub mod haproxy;
+pub mod host;
+pub mod keepalived;
+pub mod memcached;
+pub mod monitoring;
+pub mod rabbitmq;
+mod table;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -18,6 +27,43 @@ pub struct ProbeContext<'a> {
     pub members: &'a [(HostName, String)],
     /// The service's settings on this site, defaults filled in.
     pub settings: &'a BTreeMap<String, serde_json::Value>,
+}
+
+impl ProbeContext<'_> {
+    /// A port setting, or the service's usual port where the setting is not there.
+    pub fn port(&self, setting: &str, usual: u16) -> u16 {
+        self.settings
+            .get(setting)
+            .and_then(serde_json::Value::as_u64)
+            .and_then(|port| u16::try_from(port).ok())
+            .unwrap_or(usual)
+    }
+
+    pub fn text(&self, setting: &str) -> Option<&str> {
+        self.settings
+            .get(setting)
+            .and_then(serde_json::Value::as_str)
+    }
+}
+
+/// Every probe there is, one table a file.
+pub fn registry() -> impl Iterator<Item = &'static dyn NamedProbe> {
+    [
+        galera::PROBES,
+        rabbitmq::PROBES,
+        memcached::PROBES,
+        haproxy::PROBES,
+        keepalived::PROBES,
+        host::PROBES,
+        monitoring::PROBES,
+    ]
+    .into_iter()
+    .flatten()
+    .map(|entry| entry as &'static dyn NamedProbe)
+}
+
+pub fn find(name: &str) -> Option<&'static dyn NamedProbe> {
+    registry().find(|probe| probe.name() == name)
 }
 
 /// A fact about a service, asked of one host.

@@ -1,0 +1,247 @@
+//! A host itself: its units, filesystems and addresses.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::table::{self, Entry, LIST_LIMIT_BYTES, OUTPUT_LIMIT_BYTES};
+use crate::wire::ProbeResult;
+
+pub const UNITS: &str = "host.units";
+pub const FILESYSTEM: &str = "host.filesystem";
+pub const ADDRESSES: &str = "host.addresses";
+
+const TIMEOUT_SECONDS: u32 = 10;
+const UNIT_PROPERTIES: &str = "--property=Id,LoadState,ActiveState,SubState,Result,NRestarts,UnitFileState,\
+     ActiveEnterTimestampMonotonic,InactiveEnterTimestampMonotonic,ConditionResult";
+
+pub static PROBES: &[Entry] = &[
+    Entry {
+        name: UNITS,
+        service: None,
+        request: |_| {
+            table::command(
+                &["systemctl", "show", "--all", UNIT_PROPERTIES, "*.service"],
+                TIMEOUT_SECONDS,
+                LIST_LIMIT_BYTES,
+            )
+        },
+        parse: |result| table::value(parse_units(result)),
+    },
+    Entry {
+        name: FILESYSTEM,
+        service: None,
+        request: |_| {
+            table::command(
+                &[
+                    "df",
+                    "--local",
+                    "--block-size=1",
+                    "--output=target,fstype,size,avail,itotal,iavail",
+                ],
+                TIMEOUT_SECONDS,
+                OUTPUT_LIMIT_BYTES,
+            )
+        },
+        parse: |result| table::value(parse_filesystems(result)),
+    },
+    Entry {
+        name: ADDRESSES,
+        service: None,
+        request: |_| {
+            table::command(
+                &["ip", "-json", "address", "show"],
+                TIMEOUT_SECONDS,
+                OUTPUT_LIMIT_BYTES,
+            )
+        },
+        parse: |result| table::value(parse_addresses(result)),
+    },
+];
+
+/// One unit as systemd shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unit {
+    /// `loaded`, `not-found`, `masked`, ...
+    pub load: String,
+    /// `active`, `activating`, `deactivating`, `inactive`, `failed`.
+    pub active: String,
+    pub sub: String,
+    /// Why it last ended, for example `exit-code`, `oom-kill`, `start-limit-hit`; `success` when it did not fail.
+    pub result: String,
+    /// Automatic restarts since it was last started by hand.
+    pub restarts: u32,
+    /// `enabled`, `disabled`, `masked`, ...; empty when there is no unit file.
+    pub enabled: String,
+    /// Since boot; 0 when it never was active.
+    pub active_since_monotonic_us: u64,
+    pub inactive_since_monotonic_us: u64,
+}
+
+impl Unit {
+    pub fn is_active(&self) -> bool {
+        self.active == "active"
+    }
+
+    /// On its way up or down: not the moment to touch it.
+    pub fn is_changing(&self) -> bool {
+        matches!(
+            self.active.as_str(),
+            "activating" | "deactivating" | "reloading"
+        )
+    }
+}
+
+fn unit(properties: &BTreeMap<&str, &str>) -> Result<Unit, String> {
+    let text = |name: &str| {
+        properties
+            .get(name)
+            .map(|value| (*value).to_owned())
+            .ok_or_else(|| format!("expected the property {name}; it is not in the answer"))
+    };
+    // Units that cannot have the property show it empty or leave it out.
+    let number = |name: &str| match properties.get(name) {
+        None | Some(&"" | &"[not set]") => Ok(0),
+        Some(value) => value
+            .parse::<u64>()
+            .map_err(|_| format!("{name}: expected a number; found {value:?}")),
+    };
+    Ok(Unit {
+        load: text("LoadState")?,
+        active: text("ActiveState")?,
+        sub: text("SubState")?,
+        result: text("Result")?,
+        restarts: u32::try_from(number("NRestarts")?).unwrap_or(u32::MAX),
+        enabled: text("UnitFileState").unwrap_or_default(),
+        active_since_monotonic_us: number("ActiveEnterTimestampMonotonic")?,
+        inactive_since_monotonic_us: number("InactiveEnterTimestampMonotonic")?,
+    })
+}
+
+/// [`UNITS`]: name → state, of every service unit that systemd has loaded.
+pub fn parse_units(result: &ProbeResult) -> Result<BTreeMap<String, Unit>, String> {
+    let mut units = BTreeMap::new();
+    for block in table::succeeded(result)?.split("\n\n") {
+        let properties: BTreeMap<&str, &str> = block
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .collect();
+        if properties.is_empty() {
+            continue;
+        }
+        let id = properties
+            .get("Id")
+            .ok_or("expected the property Id; it is not in the answer")?;
+        units.insert((*id).to_owned(), unit(&properties)?);
+    }
+    if units.is_empty() {
+        return Err("expected the host's units; found none".to_owned());
+    }
+    Ok(units)
+}
+
+/// The answer of [`crate::wire::Probe::Units`].
+pub fn parse_unit_properties(result: &ProbeResult) -> Result<BTreeMap<String, Unit>, String> {
+    let ProbeResult::Units { properties } = result else {
+        return Err(table::unexpected("properties of units", result));
+    };
+    properties
+        .iter()
+        .map(|(name, values)| {
+            let values = values
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_str()))
+                .collect();
+            Ok((
+                name.clone(),
+                unit(&values).map_err(|error| format!("{name}: {error}"))?,
+            ))
+        })
+        .collect()
+}
+
+/// [`FILESYSTEM`]: one mounted local filesystem.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filesystem {
+    pub kind: String,
+    pub size_bytes: u64,
+    pub free_bytes: u64,
+    /// 0 where the filesystem has no fixed number of inodes.
+    pub inodes: u64,
+    pub inodes_free: u64,
+}
+
+/// Mount point → filesystem.
+pub fn parse_filesystems(result: &ProbeResult) -> Result<BTreeMap<String, Filesystem>, String> {
+    let mut lines = table::succeeded(result)?.lines();
+    let header = lines.next().unwrap_or_default();
+    if !header.starts_with("Mounted on") {
+        return Err(format!(
+            "expected a header that starts with \"Mounted on\"; found {header:?}"
+        ));
+    }
+    lines
+        .map(|line| {
+            // A mount point may hold blanks; the five columns after it do not.
+            let mut words: Vec<&str> = line.split_whitespace().collect();
+            let numbers = words.split_off(words.len().saturating_sub(5));
+            let [kind, size, free, inodes, inodes_free] = numbers[..] else {
+                return Err(format!("expected six columns; found {line:?}"));
+            };
+            let number = |text: &str| match text {
+                "-" => Ok(0),
+                text => text
+                    .parse()
+                    .map_err(|_| format!("expected a number; found {text:?}")),
+            };
+            let filesystem = Filesystem {
+                kind: kind.to_owned(),
+                size_bytes: number(size)?,
+                free_bytes: number(free)?,
+                inodes: number(inodes)?,
+                inodes_free: number(inodes_free)?,
+            };
+            Ok((words.join(" "), filesystem))
+        })
+        .collect()
+}
+
+#[derive(Deserialize)]
+struct RawInterface {
+    ifname: String,
+    #[serde(default)]
+    operstate: String,
+    #[serde(default)]
+    addr_info: Vec<RawAddress>,
+}
+
+#[derive(Deserialize)]
+struct RawAddress {
+    local: String,
+    prefixlen: u8,
+}
+
+/// [`ADDRESSES`]: one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// `UP`, `DOWN`, `UNKNOWN`, ...
+    pub state: String,
+    /// For example `10.77.0.11/24`.
+    pub addresses: Vec<String>,
+}
+
+pub fn parse_addresses(result: &ProbeResult) -> Result<BTreeMap<String, Interface>, String> {
+    let interfaces: Vec<RawInterface> = table::json(table::succeeded(result)?)?;
+    Ok(interfaces
+        .into_iter()
+        .map(|raw| {
+            let addresses = raw
+                .addr_info
+                .iter()
+                .map(|address| format!("{}/{}", address.local, address.prefixlen))
+                .collect();
+            let state = raw.operstate;
+            (raw.ifname, Interface { state, addresses })
+        })
+        .collect())
+}
