@@ -1,6 +1,15 @@
 //! Named conditions: what must hold of a service, judged from readings. Health gates, guards and proofs are all conditions;
 //! only when they are asked differs.
 
+mod galera;
+mod haproxy;
+pub mod host;
+mod keepalived;
+mod memcached;
+mod monitoring;
+mod rabbitmq;
+pub mod table;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -69,4 +78,24 @@ pub trait Condition: Send + Sync {
     fn asks(&self, call: &ConditionCall) -> Vec<Ask>;
     /// Pure.
     fn judge(&self, call: &ConditionCall, readings: &Readings) -> Judgement;
+}
+
+/// Every condition there is, one table a file.
+pub fn registry() -> impl Iterator<Item = &'static dyn Condition> {
+    [
+        galera::CONDITIONS,
+        rabbitmq::CONDITIONS,
+        memcached::CONDITIONS,
+        haproxy::CONDITIONS,
+        keepalived::CONDITIONS,
+        monitoring::CONDITIONS,
+        host::CONDITIONS,
+    ]
+    .into_iter()
+    .flatten()
+    .map(|entry| entry as &'static dyn Condition)
+}
+
+pub fn find(name: &str) -> Option<&'static dyn Condition> {
+    registry().find(|condition| condition.name() == name)
 }

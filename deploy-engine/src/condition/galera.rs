@@ -1,0 +1,329 @@
+//! MariaDB: a single server that answers, or a Galera cluster that agrees.
+
+use super::{
+    ConditionCall, Judgement,
+    table::{self, Entry, all, holds, majority, not_yet, others, refuted, unknown},
+};
+use crate::{
+    model::HostName,
+    probe::{
+        Ask, Readings,
+        galera::{self, BootstrapLeftovers, ClusterStatus, LocalState, Processes, Status, Wsrep},
+    },
+};
+
+/// Write sets that wait to be applied on a member that still counts as caught up.
+const RECV_QUEUE_LIMIT: u64 = 100;
+
+pub static CONDITIONS: &[Entry] = &[
+    Entry {
+        name: "mariadb.answers",
+        doc: "the server answers on its local socket",
+        asks: |call| table::ask_hosts(call, galera::STATUS),
+        judge: |call, readings| all(call.hosts.iter().map(|host| answers(host, readings))),
+    },
+    Entry {
+        name: "galera.synced",
+        doc: "the members answer and are Synced in the primary component (one server alone: it answers)",
+        asks: |call| table::ask_hosts(call, galera::STATUS),
+        judge: judge_synced,
+    },
+    Entry {
+        name: "galera.cluster_healthy",
+        doc: "all members are Synced in one primary component of the full size, caught up",
+        asks: |call| table::ask_members(call, galera::STATUS),
+        judge: judge_cluster_healthy,
+    },
+    Entry {
+        name: "galera.may_stop",
+        doc: "the other members are Primary and Synced, no state transfer runs, and a majority is left",
+        asks: ask_may_stop,
+        judge: judge_may_stop,
+    },
+    Entry {
+        name: "galera.may_start",
+        doc: "a majority of the others is Primary and Synced and nothing on the host would form a cluster of its own",
+        asks: ask_may_start,
+        judge: judge_may_start,
+    },
+];
+
+/// One server alone has nobody to agree with.
+fn is_single(call: &ConditionCall) -> bool {
+    call.members.len() == 1
+}
+
+fn answers(host: &HostName, readings: &Readings) -> Judgement {
+    match readings.get::<Status>(galera::STATUS, host) {
+        Ok(Status::Answering(server)) => {
+            holds(format!("{host} answers, version {}", server.version))
+        }
+        Ok(Status::NotAnswering { error }) => not_yet(format!("{host} does not answer: {error}")),
+        Err(why) => unknown(why),
+    }
+}
+
+/// The member's view of its cluster, or the judgement that there is none.
+fn view(host: &HostName, readings: &Readings) -> Result<Wsrep, Judgement> {
+    match readings.get::<Status>(galera::STATUS, host) {
+        Ok(Status::Answering(server)) => server
+            .wsrep
+            .ok_or_else(|| refuted(format!("{host} runs without replication (wsrep_on is OFF)"))),
+        Ok(Status::NotAnswering { error }) => {
+            Err(not_yet(format!("{host} does not answer: {error}")))
+        }
+        Err(why) => Err(unknown(why)),
+    }
+}
+
+fn synced(host: &HostName, readings: &Readings) -> Result<Wsrep, Judgement> {
+    let wsrep = view(host, readings)?;
+    let problem = if wsrep.cluster_status != ClusterStatus::Primary {
+        Some(format!("{host} is {:?}, not Primary", wsrep.cluster_status))
+    } else if wsrep.local_state != LocalState::Synced {
+        Some(format!("{host} is {:?}, not Synced", wsrep.local_state))
+    } else if !(wsrep.ready && wsrep.connected) {
+        Some(format!(
+            "{host} is Synced but not ready (wsrep_ready {}, wsrep_connected {})",
+            wsrep.ready, wsrep.connected
+        ))
+    } else {
+        None
+    };
+    match problem {
+        Some(why) => Err(not_yet(why)),
+        None => Ok(wsrep),
+    }
+}
+
+/// The hosts are Synced and in the same component.
+fn in_one_component(
+    hosts: &[&HostName],
+    readings: &Readings,
+) -> Result<Vec<(HostName, Wsrep)>, Judgement> {
+    let mut views = Vec::new();
+    let mut problems = Vec::new();
+    for host in hosts {
+        match synced(host, readings) {
+            Ok(wsrep) => views.push(((*host).clone(), wsrep)),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(all(problems));
+    }
+    let Some((first, reference)) = views.first() else {
+        return Err(unknown("no member was asked"));
+    };
+    for (host, wsrep) in &views {
+        if wsrep.cluster_state_uuid != reference.cluster_state_uuid {
+            return Err(refuted(format!(
+                "{first} and {host} are in different clusters ({} and {})",
+                reference.cluster_state_uuid, wsrep.cluster_state_uuid
+            )));
+        }
+        if wsrep.cluster_conf_id != reference.cluster_conf_id {
+            return Err(not_yet(format!(
+                "{first} and {host} see different memberships (configuration {} and {})",
+                reference.cluster_conf_id, wsrep.cluster_conf_id
+            )));
+        }
+    }
+    Ok(views)
+}
+
+fn judge_synced(call: &ConditionCall, readings: &Readings) -> Judgement {
+    if is_single(call) {
+        return answers(&call.hosts[0], readings);
+    }
+    match in_one_component(&call.hosts.iter().collect::<Vec<_>>(), readings) {
+        Ok(views) => holds(format!(
+            "{} Synced in a component of {}",
+            names(views.iter().map(|(host, _)| host)),
+            views[0].1.cluster_size
+        )),
+        Err(judgement) => judgement,
+    }
+}
+
+fn judge_cluster_healthy(call: &ConditionCall, readings: &Readings) -> Judgement {
+    if is_single(call) {
+        return answers(&call.hosts[0], readings);
+    }
+    let views = match in_one_component(&call.members.iter().collect::<Vec<_>>(), readings) {
+        Ok(views) => views,
+        Err(judgement) => return judgement,
+    };
+    for (host, wsrep) in &views {
+        if wsrep.cluster_size as usize != call.members.len() {
+            return not_yet(format!(
+                "{host} sees {} members of {}",
+                wsrep.cluster_size,
+                call.members.len()
+            ));
+        }
+        if wsrep.recv_queue > RECV_QUEUE_LIMIT {
+            return not_yet(format!(
+                "{host} has {} write sets to apply",
+                wsrep.recv_queue
+            ));
+        }
+    }
+    holds(format!(
+        "all {} members Synced in one primary component",
+        views.len()
+    ))
+}
+
+fn ask_may_stop(call: &ConditionCall) -> Vec<Ask> {
+    let mut asks = table::ask_members(call, galera::STATUS);
+    asks.extend(table::ask_hosts(call, galera::PROCESSES));
+    asks
+}
+
+/// Members that must be left Synced. Of two, one is enough: a member that leaves cleanly is no longer counted.
+fn must_stay(members: usize) -> usize {
+    majority(members).min(members - 1)
+}
+
+fn judge_may_stop(call: &ConditionCall, readings: &Readings) -> Judgement {
+    if let Err(judgement) = no_transfer(call, readings) {
+        return judgement;
+    }
+    if is_single(call) {
+        return holds(format!(
+            "{} is the only server: its stop is an outage",
+            call.hosts[0]
+        ));
+    }
+    for host in &call.hosts {
+        let running = match readings.get::<Status>(galera::STATUS, host) {
+            Ok(Status::Answering(server)) => server.wsrep,
+            Ok(Status::NotAnswering { .. }) => None,
+            Err(why) => return unknown(why),
+        };
+        if let Some(wsrep) = running
+            && matches!(
+                wsrep.local_state,
+                LocalState::Donor | LocalState::Joining | LocalState::Joined
+            )
+        {
+            return not_yet(format!(
+                "{host} is {:?}: stopping it now would break a transfer",
+                wsrep.local_state
+            ));
+        }
+    }
+    let others = others(call);
+    match in_one_component(&others, readings) {
+        Ok(views) if views.len() >= must_stay(call.members.len()) => holds(format!(
+            "{} stay Primary and Synced",
+            names(views.iter().map(|(host, _)| host))
+        )),
+        Ok(views) => refuted(format!(
+            "{} of {} members would be left; expected at least {}",
+            views.len(),
+            call.members.len(),
+            must_stay(call.members.len())
+        )),
+        Err(judgement) => judgement,
+    }
+}
+
+/// No state transfer or backup runs on the hosts, and a server that runs there has got as far as answering.
+fn no_transfer(call: &ConditionCall, readings: &Readings) -> Result<(), Judgement> {
+    for host in &call.hosts {
+        let processes: Processes = readings.get(galera::PROCESSES, host).map_err(unknown)?;
+        if let Some(transfer) = processes.transfers.first() {
+            return Err(not_yet(format!(
+                "{transfer} runs on {host}: wait for its end"
+            )));
+        }
+        let answering = matches!(
+            readings
+                .get::<Status>(galera::STATUS, host)
+                .map_err(unknown)?,
+            Status::Answering(_)
+        );
+        if !processes.servers.is_empty() && !answering {
+            return Err(not_yet(format!(
+                "{host} is starting: its server runs but does not answer yet"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn ask_may_start(call: &ConditionCall) -> Vec<Ask> {
+    let mut asks = table::ask_members(call, galera::STATUS);
+    for probe in [
+        galera::PROCESSES,
+        galera::BOOTSTRAP_LEFTOVERS,
+        galera::BOOTSTRAP_ENVIRONMENT,
+    ] {
+        asks.extend(table::ask_hosts(call, probe));
+    }
+    asks
+}
+
+fn judge_may_start(call: &ConditionCall, readings: &Readings) -> Judgement {
+    for host in &call.hosts {
+        if let Err(judgement) = nothing_in_the_way(host, readings) {
+            return judgement;
+        }
+    }
+    if is_single(call) {
+        return holds(format!("{} is the only server", call.hosts[0]));
+    }
+    let answering: Vec<&HostName> = others(call)
+        .into_iter()
+        .filter(|host| {
+            !matches!(
+                readings.get::<Status>(galera::STATUS, host),
+                Ok(Status::NotAnswering { .. })
+            )
+        })
+        .collect();
+    let needed = must_stay(call.members.len());
+    if answering.len() < needed {
+        return refuted(format!(
+            "{} of the other members answer; expected at least {needed}",
+            answering.len()
+        ));
+    }
+    match in_one_component(&answering, readings) {
+        Ok(views) => holds(format!(
+            "{} are Primary and Synced: a member can join",
+            names(views.iter().map(|(host, _)| host))
+        )),
+        Err(judgement) => judgement,
+    }
+}
+
+fn nothing_in_the_way(host: &HostName, readings: &Readings) -> Result<(), Judgement> {
+    let processes: Processes = readings.get(galera::PROCESSES, host).map_err(unknown)?;
+    if let Some(server) = processes.servers.first() {
+        return Err(not_yet(format!(
+            "a server runs on {host} already (process {})",
+            server.pid
+        )));
+    }
+    if let Some(transfer) = processes.transfers.first() {
+        return Err(not_yet(format!(
+            "{transfer} runs on {host}: wait for its end"
+        )));
+    }
+    for probe in [galera::BOOTSTRAP_LEFTOVERS, galera::BOOTSTRAP_ENVIRONMENT] {
+        let leftovers: BootstrapLeftovers = readings.get(probe, host).map_err(unknown)?;
+        if let Some(leftover) = leftovers.found.first() {
+            return Err(refuted(format!(
+                "{host} would form a cluster of its own: {leftover}; remove that first"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn names<'a>(hosts: impl Iterator<Item = &'a HostName>) -> String {
+    hosts.map(HostName::as_str).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,91 @@
+//! HAProxy: serves, with a configuration that it would also start with.
+
+use super::{
+    ConditionCall, Judgement,
+    table::{self, Entry, all, holds, not_yet, others, refuted, unknown},
+};
+use crate::{
+    model::HostName,
+    probe::{
+        Readings,
+        haproxy::{self, ConfigCheck, Info},
+    },
+};
+
+pub static CONDITIONS: &[Entry] = &[
+    Entry {
+        name: "haproxy.healthy",
+        doc: "the process answers on its socket and its monitor port says that it serves",
+        asks: |call| {
+            let mut asks = table::ask_hosts(call, haproxy::INFO);
+            asks.extend(table::ask_hosts(call, haproxy::MONITOR));
+            asks
+        },
+        judge: |call, readings| all(call.hosts.iter().map(|host| healthy(host, readings))),
+    },
+    Entry {
+        name: "haproxy.config_valid",
+        doc: "HAProxy accepts the configuration that is on the host",
+        asks: |call| table::ask_hosts(call, haproxy::CONFIG_CHECK),
+        judge: |call, readings| all(call.hosts.iter().map(|host| config_valid(host, readings))),
+    },
+    Entry {
+        name: "haproxy.may_stop",
+        doc: "the configuration is valid and another member serves (one alone: its stop is an outage)",
+        asks: |call| {
+            let mut asks = table::ask_hosts(call, haproxy::CONFIG_CHECK);
+            asks.extend(table::ask_members(call, haproxy::INFO));
+            asks.extend(table::ask_members(call, haproxy::MONITOR));
+            asks
+        },
+        judge: judge_may_stop,
+    },
+];
+
+fn healthy(host: &HostName, readings: &Readings) -> Judgement {
+    let info: Info = match readings.get(haproxy::INFO, host) {
+        Ok(info) => info,
+        Err(why) => return unknown(why),
+    };
+    if info.stopping {
+        return not_yet(format!(
+            "{host} finishes its connections and takes no new ones"
+        ));
+    }
+    match readings.get::<bool>(haproxy::MONITOR, host) {
+        Ok(true) => holds(format!("{host} serves, version {}", info.version)),
+        Ok(false) => not_yet(format!("{host}: the monitor port does not answer 200")),
+        Err(why) => unknown(why),
+    }
+}
+
+fn config_valid(host: &HostName, readings: &Readings) -> Judgement {
+    match readings.get::<ConfigCheck>(haproxy::CONFIG_CHECK, host) {
+        Ok(check) if check.valid => holds(format!("{host} has a valid configuration")),
+        Ok(check) => refuted(format!(
+            "{host} has an invalid configuration: {}",
+            check.message
+        )),
+        Err(why) => unknown(why),
+    }
+}
+
+fn judge_may_stop(call: &ConditionCall, readings: &Readings) -> Judgement {
+    let valid = all(call.hosts.iter().map(|host| config_valid(host, readings)));
+    if !valid.holds() || call.members.len() == 1 {
+        return valid;
+    }
+    let others = others(call);
+    let serving: Vec<&str> = others
+        .iter()
+        .filter(|host| healthy(host, readings).holds())
+        .map(|host| host.as_str())
+        .collect();
+    if serving.is_empty() {
+        return all(others
+            .iter()
+            .map(|host| healthy(host, readings))
+            .chain([unknown("no other member is known to serve")]));
+    }
+    holds(format!("{} serve meanwhile", serving.join(", ")))
+}

@@ -1,0 +1,81 @@
+//! Units of a host.
+
+use std::collections::BTreeMap;
+
+use super::{
+    ConditionCall, Judgement,
+    table::{self, Entry, all, holds, not_yet, unknown},
+};
+use crate::{
+    model::HostName,
+    probe::{
+        Readings,
+        host::{self, Unit},
+    },
+};
+
+/// The setting of the call that names the unit.
+pub const UNIT_SETTING: &str = "unit";
+
+pub static CONDITIONS: &[Entry] = &[
+    Entry {
+        name: "unit.active",
+        doc: "the unit named by the call's setting `unit` is active",
+        asks: |call| table::ask_hosts(call, host::UNITS),
+        judge: |call, readings| judge(call, readings, active),
+    },
+    Entry {
+        name: "unit.failed",
+        doc: "the unit named by the call's setting `unit` has failed and systemd does not try again",
+        asks: |call| table::ask_hosts(call, host::UNITS),
+        judge: |call, readings| judge(call, readings, failed),
+    },
+];
+
+fn judge(
+    call: &ConditionCall,
+    readings: &Readings,
+    one: fn(&HostName, &str, &Unit) -> Judgement,
+) -> Judgement {
+    let Some(name) = call
+        .settings
+        .get(UNIT_SETTING)
+        .and_then(|value| value.as_str())
+    else {
+        return unknown(format!(
+            "{}: expected the setting {UNIT_SETTING}; it is not there",
+            call.name
+        ));
+    };
+    all(call.hosts.iter().map(|host| {
+        match readings.get::<BTreeMap<String, Unit>>(host::UNITS, host) {
+            Err(why) => unknown(why),
+            Ok(units) => match units.get(name) {
+                Some(unit) => one(host, name, unit),
+                None => unknown(format!("{host} has no unit {name} loaded")),
+            },
+        }
+    }))
+}
+
+fn active(host: &HostName, name: &str, unit: &Unit) -> Judgement {
+    if unit.is_active() {
+        holds(format!("{name} on {host} is active ({})", unit.sub))
+    } else {
+        not_yet(format!(
+            "{name} on {host} is {} ({}, {})",
+            unit.active, unit.sub, unit.result
+        ))
+    }
+}
+
+fn failed(host: &HostName, name: &str, unit: &Unit) -> Judgement {
+    if unit.active == "failed" {
+        holds(format!("{name} on {host} has failed ({})", unit.result))
+    } else {
+        not_yet(format!(
+            "{name} on {host} is {} ({})",
+            unit.active, unit.sub
+        ))
+    }
+}

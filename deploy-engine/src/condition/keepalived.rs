@@ -1,0 +1,120 @@
+//! keepalived: runs everywhere, and exactly one host has the virtual address.
+
+use super::{
+    ConditionCall, Judgement,
+    table::{self, Entry, all, holds, not_yet, others, refuted, unknown},
+};
+use crate::{
+    model::HostName,
+    probe::{
+        Readings, host,
+        keepalived::{self, VipOnHost},
+    },
+};
+
+pub static CONDITIONS: &[Entry] = &[
+    Entry {
+        name: "vip.one_holder",
+        doc: "every member was asked and exactly one has the virtual address",
+        asks: |call| table::ask_members(call, keepalived::VIP_HOLDERS),
+        judge: judge_one_holder,
+    },
+    Entry {
+        name: "keepalived.healthy",
+        doc: "keepalived runs on the hosts, and the virtual address is on at most one member",
+        asks: |call| {
+            let mut asks = table::ask_hosts(call, keepalived::STATE);
+            asks.extend(table::ask_members(call, keepalived::VIP_HOLDERS));
+            asks
+        },
+        judge: judge_healthy,
+    },
+    Entry {
+        name: "keepalived.may_stop",
+        doc: "another member runs keepalived and can take the address over",
+        asks: |call| table::ask_members(call, keepalived::STATE),
+        judge: judge_may_stop,
+    },
+];
+
+/// Members that have the address; an answer that is missing makes it unknown, for it may be the second holder.
+fn holders(call: &ConditionCall, readings: &Readings) -> Result<Vec<HostName>, Judgement> {
+    let mut holders = Vec::new();
+    for member in &call.members {
+        let on_host: VipOnHost = readings
+            .get(keepalived::VIP_HOLDERS, member)
+            .map_err(unknown)?;
+        if on_host.holds {
+            holders.push(member.clone());
+        }
+    }
+    Ok(holders)
+}
+
+fn judge_one_holder(call: &ConditionCall, readings: &Readings) -> Judgement {
+    match holders(call, readings).as_deref() {
+        Err(judgement) => judgement.clone(),
+        Ok([one]) => holds(format!("{one} has the virtual address")),
+        Ok([]) => not_yet("no member has the virtual address"),
+        Ok(several) => not_yet(format!(
+            "{} have the virtual address",
+            several
+                .iter()
+                .map(HostName::as_str)
+                .collect::<Vec<_>>()
+                .join(" and ")
+        )),
+    }
+}
+
+fn runs(member: &HostName, readings: &Readings) -> Judgement {
+    match readings.get::<host::Unit>(keepalived::STATE, member) {
+        Ok(unit) if unit.is_active() => holds(format!("keepalived runs on {member}")),
+        Ok(unit) => not_yet(format!(
+            "keepalived on {member} is {} ({})",
+            unit.active, unit.sub
+        )),
+        Err(why) => unknown(why),
+    }
+}
+
+fn judge_healthy(call: &ConditionCall, readings: &Readings) -> Judgement {
+    let running = all(call.hosts.iter().map(|member| runs(member, readings)));
+    if !running.holds() {
+        return running;
+    }
+    // During a first start other members may not be up; they are judged when it is their turn. Two holders are always wrong.
+    let known: Vec<&HostName> = call
+        .members
+        .iter()
+        .filter(|member| {
+            readings
+                .get::<VipOnHost>(keepalived::VIP_HOLDERS, member)
+                .is_ok_and(|on_host| on_host.holds)
+        })
+        .collect();
+    if known.len() > 1 {
+        return not_yet("several members have the virtual address");
+    }
+    running
+}
+
+fn judge_may_stop(call: &ConditionCall, readings: &Readings) -> Judgement {
+    if call.members.len() == 1 {
+        return holds(format!(
+            "{} is the only member: its stop is an outage",
+            call.hosts[0]
+        ));
+    }
+    let others: Vec<Judgement> = others(call)
+        .iter()
+        .map(|member| runs(member, readings))
+        .collect();
+    if others.is_empty() {
+        return refuted("all members would be stopped at once");
+    }
+    match others.iter().find(|judgement| judgement.holds()) {
+        Some(one) => one.clone(),
+        None => all(others),
+    }
+}

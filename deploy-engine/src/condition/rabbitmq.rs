@@ -1,0 +1,282 @@
+//! RabbitMQ: every member sees the same cluster. One member's word is never enough, because the sides of a partition each
+//! look healthy to themselves.
+
+use std::collections::BTreeSet;
+
+use super::{
+    ConditionCall, Judgement,
+    table::{self, Entry, all, holds, majority, not_yet, others, refuted, unknown},
+};
+use crate::{
+    model::HostName,
+    probe::{
+        Readings,
+        rabbitmq::{self, NodeView, Queue, QuorumCritical, node_name},
+    },
+};
+
+pub static CONDITIONS: &[Entry] = &[
+    Entry {
+        name: "rabbitmq.member_healthy",
+        doc: "the node runs, sees no partition and no alarm, and no other member that answers disagrees with its view",
+        asks: |call| table::ask_members(call, rabbitmq::NODES),
+        judge: |call, readings| {
+            all(call
+                .hosts
+                .iter()
+                .map(|host| member_healthy(call, host, readings)))
+        },
+    },
+    Entry {
+        name: "rabbitmq.healthy",
+        doc: "all members see all members running, no partition, no alarm, and every quorum queue has all its replicas online",
+        asks: |call| {
+            let mut asks = table::ask_members(call, rabbitmq::NODES);
+            asks.extend(
+                table::ask_members(call, rabbitmq::QUEUES)
+                    .into_iter()
+                    .take(1),
+            );
+            asks
+        },
+        judge: judge_healthy,
+    },
+    Entry {
+        name: "rabbitmq.may_stop",
+        doc: "all members run and agree, and no queue would lose its majority",
+        asks: |call| {
+            let mut asks = table::ask_members(call, rabbitmq::NODES);
+            asks.extend(table::ask_hosts(call, rabbitmq::QUORUM_CRITICAL));
+            asks
+        },
+        judge: judge_may_stop,
+    },
+    Entry {
+        name: "rabbitmq.majority_without",
+        doc: "without these hosts a strict majority of the members is left, and those see each other running and unpartitioned",
+        asks: |call| table::ask_members(call, rabbitmq::NODES),
+        judge: judge_majority_without,
+    },
+];
+
+/// How one member sees the cluster.
+struct View {
+    running: BTreeSet<String>,
+    partitioned_from: BTreeSet<String>,
+    alarms: Vec<String>,
+}
+
+fn view(host: &HostName, readings: &Readings) -> Result<View, String> {
+    let nodes: Vec<NodeView> = readings.get(rabbitmq::NODES, host)?;
+    let own = node_name(host);
+    if !nodes.iter().any(|node| node.name == own) {
+        return Err(format!(
+            "{host}: expected {own} in its own list of nodes; it is not there"
+        ));
+    }
+    let alarm = |node: &NodeView| {
+        let alarms = [(node.mem_alarm, "memory"), (node.disk_free_alarm, "disk")];
+        alarms
+            .into_iter()
+            .filter(|(set, _)| *set)
+            .map(|(_, what)| format!("{what} alarm on {}", node.name))
+            .collect::<Vec<_>>()
+    };
+    Ok(View {
+        running: nodes
+            .iter()
+            .filter(|node| node.running)
+            .map(|node| node.name.clone())
+            .collect(),
+        partitioned_from: nodes
+            .iter()
+            .flat_map(|node| node.partitions.iter().cloned())
+            .collect(),
+        alarms: nodes.iter().flat_map(alarm).collect(),
+    })
+}
+
+/// The member's own view has nothing wrong in it.
+fn clean(host: &HostName, view: &View) -> Result<(), Judgement> {
+    if !view.running.contains(&node_name(host)) {
+        return Err(not_yet(format!("{host} does not see itself running")));
+    }
+    if !view.partitioned_from.is_empty() {
+        return Err(not_yet(format!(
+            "{host} reports a partition from {}",
+            list(&view.partitioned_from)
+        )));
+    }
+    if let Some(alarm) = view.alarms.first() {
+        return Err(not_yet(format!("{host} reports a {alarm}")));
+    }
+    Ok(())
+}
+
+fn member_healthy(call: &ConditionCall, host: &HostName, readings: &Readings) -> Judgement {
+    let own = match view(host, readings) {
+        Ok(view) => view,
+        Err(why) => return unknown(why),
+    };
+    if let Err(judgement) = clean(host, &own) {
+        return judgement;
+    }
+    for other in call.members.iter().filter(|other| *other != host) {
+        match view(other, readings) {
+            // It says that it runs, whatever this member sees.
+            Ok(theirs) if theirs.running != own.running => {
+                return not_yet(format!(
+                    "{host} sees {} running, {other} sees {}",
+                    list(&own.running),
+                    list(&theirs.running)
+                ));
+            }
+            Ok(_) => {}
+            Err(why) if own.running.contains(&node_name(other)) => {
+                return unknown(format!("{host} sees {other} running, but {why}"));
+            }
+            // Both agree that it is away: not deployed yet, or down.
+            Err(_) => {}
+        }
+    }
+    holds(format!(
+        "{host} runs and agrees with {} running",
+        list(&own.running)
+    ))
+}
+
+/// All members run, agree, and nothing is wrong.
+fn all_agree(call: &ConditionCall, readings: &Readings) -> Result<(), Judgement> {
+    let expected: BTreeSet<String> = call.members.iter().map(node_name).collect();
+    let mut judgements = Vec::new();
+    for member in &call.members {
+        judgements.push(match view(member, readings) {
+            Err(why) => unknown(why),
+            Ok(view) if !view.running.is_superset(&expected) => {
+                let missing: BTreeSet<String> =
+                    expected.difference(&view.running).cloned().collect();
+                not_yet(format!("{member} does not see {} running", list(&missing)))
+            }
+            Ok(view) if view.running != expected => {
+                let strangers: BTreeSet<String> =
+                    view.running.difference(&expected).cloned().collect();
+                refuted(format!(
+                    "{member} sees nodes that are not of this site: {}",
+                    list(&strangers)
+                ))
+            }
+            Ok(view) => match clean(member, &view) {
+                Ok(()) => holds(format!("{member} sees all members")),
+                Err(judgement) => judgement,
+            },
+        });
+    }
+    match all(judgements) {
+        Judgement::Holds { .. } => Ok(()),
+        other => Err(other),
+    }
+}
+
+fn judge_healthy(call: &ConditionCall, readings: &Readings) -> Judgement {
+    if let Err(judgement) = all_agree(call, readings) {
+        return judgement;
+    }
+    let queues: Vec<Queue> = match readings.get(rabbitmq::QUEUES, &call.members[0]) {
+        Ok(queues) => queues,
+        Err(why) => return unknown(why),
+    };
+    let incomplete = queues
+        .iter()
+        .filter(|queue| queue.is_quorum())
+        .find(|queue| {
+            let members: BTreeSet<&String> = queue.members.iter().collect();
+            let online: BTreeSet<&String> = queue.online.iter().collect();
+            queue.leader.as_deref().unwrap_or_default().is_empty() || members != online
+        });
+    match incomplete {
+        Some(queue) => not_yet(format!(
+            "queue {} in {} has {} of {} replicas online",
+            queue.name,
+            queue.vhost,
+            queue.online.len(),
+            queue.members.len()
+        )),
+        None => holds(format!(
+            "all {} members agree; {} queues complete",
+            call.members.len(),
+            queues.len()
+        )),
+    }
+}
+
+fn judge_may_stop(call: &ConditionCall, readings: &Readings) -> Judgement {
+    if let Err(judgement) = all_agree(call, readings) {
+        return judgement;
+    }
+    if call.members.len() == 1 {
+        return holds(format!(
+            "{} is the only node: its stop is an outage",
+            call.hosts[0]
+        ));
+    }
+    if call.hosts.len() == call.members.len() {
+        return refuted("all members would be stopped at once");
+    }
+    all(call.hosts.iter().map(|host| {
+        match readings.get::<QuorumCritical>(rabbitmq::QUORUM_CRITICAL, host) {
+            Err(why) => unknown(why),
+            Ok(answer) if answer.critical => not_yet(format!(
+                "{host} is needed for the majority of {}",
+                answer.queues.join(", ")
+            )),
+            Ok(_) => holds(format!("all members agree and no queue needs {host}")),
+        }
+    }))
+}
+
+fn judge_majority_without(call: &ConditionCall, readings: &Readings) -> Judgement {
+    let others = others(call);
+    if others.len() < majority(call.members.len()) {
+        return refuted(format!(
+            "{} of {} members would be left; expected at least {}",
+            others.len(),
+            call.members.len(),
+            majority(call.members.len())
+        ));
+    }
+    let left: BTreeSet<String> = others.iter().map(|host| node_name(host)).collect();
+    all(others.iter().map(|host| match view(host, readings) {
+        Err(why) => unknown(why),
+        Ok(view) if !view.running.is_superset(&left) => {
+            let missing: BTreeSet<String> = left.difference(&view.running).cloned().collect();
+            not_yet(format!("{host} does not see {} running", list(&missing)))
+        }
+        Ok(view) => match view.partitioned_from.intersection(&left).next() {
+            // The node that is asked names the losers only; a winner among them means a second split.
+            Some(node) if own_partitions(host, readings).contains(node) => refuted(format!(
+                "{host} reports a partition from {node}, which would stay"
+            )),
+            _ => holds(format!("{host} sees all that stay")),
+        },
+    }))
+}
+
+/// What the member itself says it was partitioned from (its list also repeats what the others say).
+fn own_partitions(host: &HostName, readings: &Readings) -> BTreeSet<String> {
+    let own = node_name(host);
+    readings
+        .get::<Vec<NodeView>>(rabbitmq::NODES, host)
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|node| node.name == own)
+        .flat_map(|node| node.partitions)
+        .collect()
+}
+
+fn list(names: &BTreeSet<String>) -> String {
+    names
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
