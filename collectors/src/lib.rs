@@ -1,1 +1,17 @@
+//! Sources of alerts and evidence: parse, fingerprint and fold what monitoring says, and know what it does not say.
+//!
+//! Decisions (`alert`, `flap`, `watchdog`, `blind`, the webhook parser) are pure; `prometheus` and
+//! `alertmanager::AlertmanagerClient` are thin shells with time, size and retry limits. The crate knows nothing of hosts,
+//! runbooks or jobs.
 
+pub mod alert;
+pub mod alertmanager;
+pub mod blind;
+pub mod flap;
+mod http;
+mod label;
+pub mod prometheus;
+pub mod watchdog;
+
+pub use alert::{Alert, Change, SourceName, Status, fingerprint, fold};
+pub use http::SourceError;

@@ -1,0 +1,9 @@
+//! Alertmanager: its webhook (pure parser) and its API version 2 (client).
+
+mod client;
+mod webhook;
+
+pub use client::{AlertmanagerClient, AmStatus, Matcher, Silence, SilenceState};
+pub use webhook::{
+    ALERTS_LIMIT, BODY_LIMIT_BYTES, LABELS_LIMIT, Webhook, WebhookError, parse_webhook,
+};
