@@ -1,0 +1,320 @@
+//! The one table of commands.
+
+use super::{Command, Target, parse::Words};
+use crate::rights::Role;
+
+/// What a word of a command may be. The parser checks it before the command is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArgKind {
+    /// `site` or a service of the site.
+    Target,
+    Service,
+    Host,
+    Runbook,
+    /// Id of a job, an incident or an approval: letters, digits and `-`.
+    Id,
+    /// A command of this table.
+    Command,
+    /// `shadow`, `ask` or `auto`.
+    Trust,
+    /// All words that remain, as one text.
+    Text,
+}
+
+/// One argument of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArgSpec {
+    pub name: &'static str,
+    pub kind: ArgKind,
+    pub required: bool,
+    /// May be given more than once; only for the last argument.
+    pub many: bool,
+}
+
+/// One command: everything that parser, rights and help need.
+pub struct CommandSpec {
+    pub name: &'static str,
+    pub aliases: &'static [&'static str],
+    pub args: &'static [ArgSpec],
+    /// The least role that may use it.
+    pub role: Role,
+    /// One line.
+    pub help: &'static str,
+    pub example: &'static str,
+    pub(super) build: fn(&mut Words) -> Command,
+}
+
+const fn need(name: &'static str, kind: ArgKind) -> ArgSpec {
+    ArgSpec {
+        name,
+        kind,
+        required: true,
+        many: false,
+    }
+}
+
+const fn may(name: &'static str, kind: ArgKind) -> ArgSpec {
+    ArgSpec {
+        name,
+        kind,
+        required: false,
+        many: false,
+    }
+}
+
+/// The entry of a command, by name or alias.
+pub fn spec_of(word: &str) -> Option<&'static CommandSpec> {
+    TABLE
+        .iter()
+        .find(|spec| spec.name == word || spec.aliases.contains(&word))
+}
+
+impl CommandSpec {
+    /// For example `run RUNBOOK [HOST…]`.
+    pub fn usage(&self) -> String {
+        let words = self.args.iter().map(|arg| {
+            let many = if arg.many || arg.kind == ArgKind::Text {
+                "…"
+            } else {
+                ""
+            };
+            if arg.required {
+                format!(" {}{many}", arg.name)
+            } else {
+                format!(" [{}{many}]", arg.name)
+            }
+        });
+        std::iter::once(self.name.to_owned()).chain(words).collect()
+    }
+}
+
+macro_rules! command {
+    ($name:literal, $aliases:expr, [$($arg:expr),*], $role:ident, $help:literal, $example:literal, $build:expr) => {
+        CommandSpec {
+            name: $name,
+            aliases: &$aliases,
+            args: &[$($arg),*],
+            role: Role::$role,
+            help: $help,
+            example: $example,
+            build: $build,
+        }
+    };
+}
+
+use ArgKind as K;
+
+/// Every command, in the order of the help.
+pub static TABLE: &[CommandSpec] = &[
+    command!(
+        "help",
+        ["h", "?"],
+        [may("COMMAND", K::Command)],
+        Viewer,
+        "What you may do here, or how one command is used",
+        "help deploy",
+        |w| Command::Help { about: w.word() }
+    ),
+    command!(
+        "status",
+        ["st"],
+        [may("SERVICE", K::Service)],
+        Viewer,
+        "Health of every service and host, from the hosts themselves",
+        "status mariadb",
+        |w| Command::Status {
+            service: w.service()
+        }
+    ),
+    command!(
+        "alerts",
+        [],
+        [],
+        Viewer,
+        "Alerts that fire now, and what the bot is blind to",
+        "alerts",
+        |_| Command::Alerts
+    ),
+    command!(
+        "incidents",
+        ["inc"],
+        [],
+        Viewer,
+        "Open incidents and what was decided about each",
+        "incidents",
+        |_| Command::Incidents
+    ),
+    command!(
+        "ack",
+        [],
+        [need("INCIDENT", K::Id)],
+        Operator,
+        "Take an incident: it stays open, but stops paging",
+        "ack 7f3a",
+        |w| Command::Ack { id: w.text() }
+    ),
+    command!(
+        "why",
+        [],
+        [need("ID", K::Id)],
+        Viewer,
+        "Why an incident or a job is where it is: evidence, gates, decision, steps",
+        "why 7f3a",
+        |w| Command::Why { id: w.text() }
+    ),
+    command!(
+        "plan",
+        [],
+        [may("TARGET", K::Target)],
+        Viewer,
+        "What a deploy would change, and nothing else",
+        "plan site",
+        |w| Command::Plan {
+            target: w.target().unwrap_or(Target::Site)
+        }
+    ),
+    command!(
+        "deploy",
+        [],
+        [need("TARGET", K::Target)],
+        Operator,
+        "Plan the whole site or one service; approve the plan to run it",
+        "deploy site",
+        |w| Command::Deploy {
+            target: w.target().unwrap_or(Target::Site)
+        }
+    ),
+    command!(
+        "redeploy",
+        [],
+        [need("SERVICE", K::Service)],
+        Operator,
+        "Plan one service again, member by member; approve the plan to run it",
+        "redeploy rabbitmq",
+        |w| Command::Redeploy {
+            service: w.needed_service()
+        }
+    ),
+    command!(
+        "run",
+        [],
+        [
+            need("RUNBOOK", K::Runbook),
+            ArgSpec {
+                many: true,
+                ..may("HOST", K::Host)
+            }
+        ],
+        Operator,
+        "Ask a runbook to look now: it gathers evidence, decides, and asks you before it acts",
+        "run RMQ-2 ctl2",
+        |w| Command::Run {
+            runbook: w.text(),
+            hosts: w.hosts()
+        }
+    ),
+    command!(
+        "approve",
+        ["yes", "ok"],
+        [may("ID", K::Id)],
+        Operator,
+        "Approve what waits for approval (without an id: the only one)",
+        "approve",
+        |w| Command::Approve { id: w.word() }
+    ),
+    command!(
+        "deny",
+        ["no"],
+        [may("ID", K::Id)],
+        Operator,
+        "Deny what waits for approval (without an id: the only one)",
+        "deny",
+        |w| Command::Deny { id: w.word() }
+    ),
+    command!(
+        "jobs",
+        [],
+        [],
+        Viewer,
+        "Jobs that run or wait, and the last ones that ended",
+        "jobs",
+        |_| Command::Jobs
+    ),
+    command!(
+        "job",
+        [],
+        [need("ID", K::Id)],
+        Viewer,
+        "One job, step by step",
+        "job 0198c2",
+        |w| Command::Job { id: w.text() }
+    ),
+    command!(
+        "cancel",
+        [],
+        [may("JOB", K::Id)],
+        Operator,
+        "Stop a job after its running steps (without an id: the only one)",
+        "cancel",
+        |w| Command::Cancel { id: w.word() }
+    ),
+    command!(
+        "halt",
+        ["stop"],
+        [may("REASON", K::Text)],
+        Operator,
+        "Stop everything between steps, now, until resume",
+        "halt switch maintenance",
+        |w| Command::Halt {
+            why: w.word().unwrap_or_else(|| "no reason given".to_owned())
+        }
+    ),
+    command!("resume", [], [], Operator, "End a halt", "resume", |_| {
+        Command::Resume
+    }),
+    command!(
+        "runbooks",
+        ["rb"],
+        [],
+        Viewer,
+        "Runbooks, what each answers to, and its mode here",
+        "runbooks",
+        |_| Command::Runbooks
+    ),
+    command!(
+        "services",
+        ["svc"],
+        [],
+        Viewer,
+        "Services of the site and where they run",
+        "services",
+        |_| Command::Services
+    ),
+    command!(
+        "trust",
+        [],
+        [may("RUNBOOK", K::Runbook), may("MODE", K::Trust)],
+        Admin,
+        "How far runbooks are trusted; with RUNBOOK and MODE: change it",
+        "trust RMQ-2 auto",
+        |w| Command::Trust { change: w.trust() }
+    ),
+    command!(
+        "drill",
+        ["drills"],
+        [],
+        Viewer,
+        "Drills of the runbooks, to be run in the lab",
+        "drill",
+        |_| Command::Drill
+    ),
+    command!(
+        "whoami",
+        [],
+        [],
+        Viewer,
+        "Who you are to the bot, and your role",
+        "whoami",
+        |_| Command::Whoami
+    ),
+];

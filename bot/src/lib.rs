@@ -1,0 +1,6 @@
+//! The bot: chat, rights, store, web and the wiring of everything else.
+#![recursion_limit = "256"] // matrix-sdk's futures are deep
+
+pub mod command;
+pub mod rights;
+pub mod wording;
