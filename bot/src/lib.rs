@@ -3,4 +3,5 @@
 
 pub mod command;
 pub mod rights;
+pub mod store;
 pub mod wording;

@@ -1,0 +1,224 @@
+//! Approvals: bound to a digest, expiring, decided once and used once.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    Store, StoreError,
+    error::doing,
+    row::{Reader, micros, to_json},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApprovalState {
+    Pending,
+    Approved,
+    Denied,
+    /// Approved, and the job was made: it cannot be used again.
+    Used,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Approval {
+    pub id: String,
+    /// Exactly what is approved: a plan's or a decision's digest.
+    pub digest: String,
+    pub requested_by: String,
+    pub created_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub state: ApprovalState,
+    pub decided_by: Option<String>,
+    pub decided_at: Option<Timestamp>,
+    pub body: Value,
+}
+
+impl Approval {
+    pub fn is_open(&self, now: Timestamp) -> bool {
+        self.state == ApprovalState::Pending && now < self.expires_at
+    }
+}
+
+/// Why an approval was not decided or used.
+#[derive(Debug, thiserror::Error)]
+pub enum DecideError {
+    #[error("there is no request {0}")]
+    Unknown(String),
+    #[error("request {id} is {state:?} already, by {by}")]
+    Decided {
+        id: String,
+        state: ApprovalState,
+        by: String,
+    },
+    #[error("request {id} expired at {at}; ask again")]
+    Expired { id: String, at: Timestamp },
+    #[error("request {id} was expected to be approved, found {state:?}")]
+    NotApproved { id: String, state: ApprovalState },
+    #[error("request {id} is about {expected}, found {found}")]
+    OtherDigest {
+        id: String,
+        expected: String,
+        found: String,
+    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Store {
+    pub async fn request_approval(&self, approval: &Approval) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO approvals (id, digest, requested_by, created_at, expires_at, state, body) \
+             VALUES (?, ?, ?, ?, ?, 'pending', ?)",
+        )
+        .bind(&approval.id)
+        .bind(&approval.digest)
+        .bind(&approval.requested_by)
+        .bind(micros(approval.created_at))
+        .bind(micros(approval.expires_at))
+        .bind(to_json("approval", &approval.id, &approval.body)?)
+        .execute(&self.writer)
+        .await
+        .map_err(doing("recording a request for approval"))?;
+        Ok(())
+    }
+
+    pub async fn approval(&self, id: &str) -> Result<Option<Approval>, StoreError> {
+        let row = sqlx::query("SELECT * FROM approvals WHERE id = ?")
+            .bind(id)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(doing("reading an approval"))?;
+        row.map(|row| approval(&Reader::new("approval", "id", &row)))
+            .transpose()
+    }
+
+    /// Requests that can still be decided, oldest first.
+    pub async fn open_approvals(&self, now: Timestamp) -> Result<Vec<Approval>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM approvals WHERE state = 'pending' AND expires_at > ? ORDER BY created_at",
+        )
+        .bind(micros(now))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(doing("listing approvals"))?;
+        rows.iter()
+            .map(|row| approval(&Reader::new("approval", "id", row)))
+            .collect()
+    }
+
+    /// Decides a request: the first word counts. Who may decide is the caller's affair.
+    ///
+    /// # Errors
+    /// [`DecideError`] if it is unknown, decided already or expired.
+    pub async fn decide(
+        &self,
+        id: &str,
+        approve: bool,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Approval, DecideError> {
+        let what = "recording a decision";
+        let mut tx = self.write(what).await?;
+        let mut found = in_transaction(&mut tx, id).await?;
+        if found.state != ApprovalState::Pending {
+            return Err(DecideError::Decided {
+                id: id.to_owned(),
+                state: found.state,
+                by: found.decided_by.unwrap_or_default(),
+            });
+        }
+        if now >= found.expires_at {
+            return Err(DecideError::Expired {
+                id: id.to_owned(),
+                at: found.expires_at,
+            });
+        }
+        found.state = if approve {
+            ApprovalState::Approved
+        } else {
+            ApprovalState::Denied
+        };
+        sqlx::query("UPDATE approvals SET state = ?, decided_by = ?, decided_at = ? WHERE id = ?")
+            .bind(if approve { "approved" } else { "denied" })
+            .bind(by)
+            .bind(micros(now))
+            .bind(id)
+            .execute(&mut *tx)
+            .await
+            .map_err(doing(what))?;
+        tx.commit().await.map_err(doing(what))?;
+        found.decided_by = Some(by.to_owned());
+        found.decided_at = Some(now);
+        Ok(found)
+    }
+
+    /// Uses an approval for what it was given for. Once; not after it expired.
+    ///
+    /// # Errors
+    /// [`DecideError`] if it is not approved, expired, or was given for another digest.
+    pub async fn use_approval(
+        &self,
+        id: &str,
+        digest: &str,
+        now: Timestamp,
+    ) -> Result<Approval, DecideError> {
+        let what = "using an approval";
+        let mut tx = self.write(what).await?;
+        let mut found = in_transaction(&mut tx, id).await?;
+        if found.state != ApprovalState::Approved {
+            return Err(DecideError::NotApproved {
+                id: id.to_owned(),
+                state: found.state,
+            });
+        }
+        if now >= found.expires_at {
+            return Err(DecideError::Expired {
+                id: id.to_owned(),
+                at: found.expires_at,
+            });
+        }
+        if found.digest != digest {
+            return Err(DecideError::OtherDigest {
+                id: id.to_owned(),
+                expected: found.digest,
+                found: digest.to_owned(),
+            });
+        }
+        sqlx::query("UPDATE approvals SET state = 'used' WHERE id = ?")
+            .bind(id)
+            .execute(&mut *tx)
+            .await
+            .map_err(doing(what))?;
+        tx.commit().await.map_err(doing(what))?;
+        found.state = ApprovalState::Used;
+        Ok(found)
+    }
+}
+
+async fn in_transaction(
+    tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
+    id: &str,
+) -> Result<Approval, DecideError> {
+    let row = sqlx::query("SELECT * FROM approvals WHERE id = ?")
+        .bind(id)
+        .fetch_optional(&mut **tx)
+        .await
+        .map_err(doing("reading an approval"))?;
+    let row = row.ok_or_else(|| DecideError::Unknown(id.to_owned()))?;
+    Ok(approval(&Reader::new("approval", "id", &row))?)
+}
+
+fn approval(row: &Reader<'_>) -> Result<Approval, StoreError> {
+    Ok(Approval {
+        id: row.get("id")?,
+        digest: row.get("digest")?,
+        requested_by: row.get("requested_by")?,
+        created_at: row.time("created_at")?,
+        expires_at: row.time("expires_at")?,
+        state: row.word("state")?,
+        decided_by: row.get("decided_by")?,
+        decided_at: row.time_if_any("decided_at")?,
+        body: row.json("body")?,
+    })
+}

@@ -1,0 +1,66 @@
+//! Who asked for what, and what was decided. The table itself refuses changes and deletions.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    Store, StoreError,
+    error::doing,
+    row::{Reader, micros, to_json},
+};
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AuditEntry {
+    pub at: Timestamp,
+    /// A chat identity, `cli:USER`, or `automation`.
+    pub who: String,
+    pub action: String,
+    /// What it was about, for example `job:01J…`.
+    pub target: String,
+    pub body: Value,
+}
+
+impl Store {
+    pub async fn audit(&self, entry: &AuditEntry) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO audit (at, who, action, target, body) VALUES (?, ?, ?, ?, ?)")
+            .bind(micros(entry.at))
+            .bind(&entry.who)
+            .bind(&entry.action)
+            .bind(&entry.target)
+            .bind(to_json("audit entry", &entry.target, &entry.body)?)
+            .execute(&self.writer)
+            .await
+            .map_err(doing("recording an audit entry"))?;
+        Ok(())
+    }
+
+    /// The newest entries, newest first; of one target if named.
+    pub async fn audit_log(
+        &self,
+        target: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<AuditEntry>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM audit WHERE ?1 IS NULL OR target = ?1 ORDER BY id DESC LIMIT ?2",
+        )
+        .bind(target)
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(doing("reading the audit log"))?;
+        rows.iter()
+            .map(|row| entry(&Reader::new("audit entry", "target", row)))
+            .collect()
+    }
+}
+
+fn entry(row: &Reader<'_>) -> Result<AuditEntry, StoreError> {
+    Ok(AuditEntry {
+        at: row.time("at")?,
+        who: row.get("who")?,
+        action: row.get("action")?,
+        target: row.get("target")?,
+        body: row.json("body")?,
+    })
+}
