@@ -46,6 +46,24 @@ pub static CONDITIONS: &[Entry] = &[
         asks: ask_may_start,
         judge: judge_may_start,
     },
+    Entry {
+        name: "galera.may_join",
+        doc: "at least one other member is Primary and Synced, none is in another component, and nothing on the host would form a cluster of its own",
+        asks: ask_may_start,
+        judge: judge_may_join,
+    },
+    Entry {
+        name: "galera.none_running",
+        doc: "every member was asked and no server runs on any of them",
+        asks: |call| table::ask_members(call, galera::PROCESSES),
+        judge: judge_none_running,
+    },
+    Entry {
+        name: "galera.no_primary",
+        doc: "every member was asked, the hosts answer outside a primary component, and no member is in one",
+        asks: |call| table::ask_members(call, galera::STATUS),
+        judge: judge_no_primary,
+    },
 ];
 
 /// One server alone has nobody to agree with.
@@ -298,6 +316,67 @@ fn judge_may_start(call: &ConditionCall, readings: &Readings) -> Judgement {
         )),
         Err(judgement) => judgement,
     }
+}
+
+/// After a whole cluster was down: one member that serves is enough to join, for nobody else can be Primary.
+fn judge_may_join(call: &ConditionCall, readings: &Readings) -> Judgement {
+    for host in &call.hosts {
+        if let Err(judgement) = nothing_in_the_way(host, readings) {
+            return judgement;
+        }
+    }
+    let mut answering = Vec::new();
+    for host in others(call) {
+        match readings.get::<Status>(galera::STATUS, host) {
+            Ok(Status::Answering(_)) => answering.push(host),
+            Ok(Status::NotAnswering { .. }) => {}
+            Err(why) => return unknown(why),
+        }
+    }
+    if answering.is_empty() {
+        return not_yet("no other member answers");
+    }
+    match in_one_component(&answering, readings) {
+        Ok(views) => holds(format!(
+            "{} are Primary and Synced: a member can join",
+            names(views.iter().map(|(host, _)| host))
+        )),
+        Err(judgement) => judgement,
+    }
+}
+
+fn judge_none_running(call: &ConditionCall, readings: &Readings) -> Judgement {
+    all(call.members.iter().map(
+        |host| match readings.get::<Processes>(galera::PROCESSES, host) {
+            Err(why) => unknown(why),
+            Ok(processes) => match processes.servers.first() {
+                Some(server) => {
+                    refuted(format!("a server runs on {host} (process {})", server.pid))
+                }
+                None => holds(format!("no server runs on {host}")),
+            },
+        },
+    ))
+}
+
+fn judge_no_primary(call: &ConditionCall, readings: &Readings) -> Judgement {
+    all(call.members.iter().map(|host| {
+        let asked_for = call.hosts.contains(host);
+        match readings.get::<Status>(galera::STATUS, host) {
+            Err(why) => unknown(why),
+            Ok(Status::NotAnswering { error }) if asked_for => {
+                refuted(format!("{host} does not answer: {error}"))
+            }
+            Ok(Status::NotAnswering { .. }) => holds(format!("{host} does not answer")),
+            Ok(Status::Answering(server)) => match server.wsrep {
+                None => refuted(format!("{host} runs without replication")),
+                Some(wsrep) if wsrep.cluster_status == ClusterStatus::Primary => {
+                    refuted(format!("{host} is in a primary component"))
+                }
+                Some(_) => holds(format!("{host} is outside a primary component")),
+            },
+        }
+    }))
 }
 
 fn nothing_in_the_way(host: &HostName, readings: &Readings) -> Result<(), Judgement> {

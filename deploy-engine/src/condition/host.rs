@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     ConditionCall, Judgement,
-    table::{self, Entry, all, holds, not_yet, unknown},
+    table::{self, Entry, all, holds, not_yet, refuted, unknown},
 };
 use crate::{
     model::HostName,
@@ -29,6 +29,12 @@ pub static CONDITIONS: &[Entry] = &[
         doc: "the unit named by the call's setting `unit` has failed and systemd does not try again",
         asks: |call| table::ask_hosts(call, host::UNITS),
         judge: |call, readings| judge(call, readings, failed),
+    },
+    Entry {
+        name: "unit.startable",
+        doc: "the unit named by the call's setting `unit` is down for good, and nobody disabled or masked it",
+        asks: |call| table::ask_hosts(call, host::UNITS),
+        judge: |call, readings| judge(call, readings, startable),
     },
 ];
 
@@ -77,5 +83,18 @@ fn failed(host: &HostName, name: &str, unit: &Unit) -> Judgement {
             "{name} on {host} is {} ({})",
             unit.active, unit.sub
         ))
+    }
+}
+
+fn startable(host: &HostName, name: &str, unit: &Unit) -> Judgement {
+    if unit.load != "loaded" || matches!(unit.enabled.as_str(), "disabled" | "masked") {
+        return refuted(format!(
+            "{name} on {host} is {} and {}: somebody does not want it to run",
+            unit.load, unit.enabled
+        ));
+    }
+    match unit.active.as_str() {
+        "failed" | "inactive" => holds(format!("{name} on {host} is down ({})", unit.result)),
+        other => not_yet(format!("{name} on {host} is {other} ({})", unit.sub)),
     }
 }

@@ -20,6 +20,18 @@ pub static CONDITIONS: &[Entry] = &[
         judge: judge_one_holder,
     },
     Entry {
+        name: "vip.no_holder",
+        doc: "every member was asked and none has the virtual address",
+        asks: |call| table::ask_members(call, keepalived::VIP_HOLDERS),
+        judge: |call, readings| match holders(call, readings) {
+            Err(judgement) => judgement,
+            Ok(holders) => match holders.first() {
+                None => holds("no member has the virtual address"),
+                Some(one) => refuted(format!("{one} has the virtual address")),
+            },
+        },
+    },
+    Entry {
         name: "keepalived.healthy",
         doc: "keepalived runs on the hosts, and the virtual address is on at most one member",
         asks: |call| {

@@ -57,6 +57,31 @@ pub static CONDITIONS: &[Entry] = &[
         asks: |call| table::ask_members(call, rabbitmq::NODES),
         judge: judge_majority_without,
     },
+    Entry {
+        name: "rabbitmq.joined",
+        doc: "the nodes run, and every member that answers sees the same nodes running (a partition may still be reported)",
+        asks: |call| table::ask_members(call, rabbitmq::NODES),
+        judge: |call, readings| all(call.hosts.iter().map(|host| joined(call, host, readings))),
+    },
+    Entry {
+        name: "rabbitmq.no_partitions",
+        doc: "all members see all members running and none reports a partition",
+        asks: |call| table::ask_members(call, rabbitmq::NODES),
+        judge: |call, readings| match all_agree(call, readings) {
+            Ok(()) => holds("all members agree and none reports a partition"),
+            Err(judgement) => judgement,
+        },
+    },
+    Entry {
+        name: "rabbitmq.may_clear_flag",
+        doc: "all members run and see each other, a partition may still be reported, and no queue needs the nodes to be restarted",
+        asks: |call| {
+            let mut asks = table::ask_members(call, rabbitmq::NODES);
+            asks.extend(table::ask_hosts(call, rabbitmq::QUORUM_CRITICAL));
+            asks
+        },
+        judge: judge_may_clear_flag,
+    },
 ];
 
 /// How one member sees the cluster.
@@ -145,6 +170,46 @@ fn member_healthy(call: &ConditionCall, host: &HostName, readings: &Readings) ->
     ))
 }
 
+/// Like [`member_healthy`], but what is left of a healed partition in somebody's list does not count.
+fn joined(call: &ConditionCall, host: &HostName, readings: &Readings) -> Judgement {
+    let own = match view(host, readings) {
+        Ok(view) => view,
+        Err(why) => return unknown(why),
+    };
+    if !own.running.contains(&node_name(host)) {
+        return not_yet(format!("{host} does not see itself running"));
+    }
+    if own.running.len() < majority(call.members.len()) {
+        return not_yet(format!("{host} sees only {} running", list(&own.running)));
+    }
+    for other in call.members.iter().filter(|other| *other != host) {
+        let runs = own.running.contains(&node_name(other));
+        match view(other, readings) {
+            Ok(theirs) if theirs.running != own.running => {
+                return not_yet(format!(
+                    "{host} sees {} running, {other} sees {}",
+                    list(&own.running),
+                    list(&theirs.running)
+                ));
+            }
+            Err(why) if runs => return unknown(format!("{host} sees {other} running, but {why}")),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    holds(format!("{host} is one of {} running", list(&own.running)))
+}
+
+fn judge_may_clear_flag(call: &ConditionCall, readings: &Readings) -> Judgement {
+    if call.hosts.len() >= call.members.len() {
+        return refuted("all members would be stopped at once");
+    }
+    let joined = all(call.members.iter().map(|host| joined(call, host, readings)));
+    if !joined.holds() {
+        return joined;
+    }
+    all(call.hosts.iter().map(|host| not_critical(host, readings)))
+}
+
 /// All members run, agree, and nothing is wrong.
 fn all_agree(call: &ConditionCall, readings: &Readings) -> Result<(), Judgement> {
     let expected: BTreeSet<String> = call.members.iter().map(node_name).collect();
@@ -222,16 +287,18 @@ fn judge_may_stop(call: &ConditionCall, readings: &Readings) -> Judgement {
     if call.hosts.len() == call.members.len() {
         return refuted("all members would be stopped at once");
     }
-    all(call.hosts.iter().map(|host| {
-        match readings.get::<QuorumCritical>(rabbitmq::QUORUM_CRITICAL, host) {
-            Err(why) => unknown(why),
-            Ok(answer) if answer.critical => not_yet(format!(
-                "{host} is needed for the majority of {}",
-                answer.queues.join(", ")
-            )),
-            Ok(_) => holds(format!("all members agree and no queue needs {host}")),
-        }
-    }))
+    all(call.hosts.iter().map(|host| not_critical(host, readings)))
+}
+
+fn not_critical(host: &HostName, readings: &Readings) -> Judgement {
+    match readings.get::<QuorumCritical>(rabbitmq::QUORUM_CRITICAL, host) {
+        Err(why) => unknown(why),
+        Ok(answer) if answer.critical => not_yet(format!(
+            "{host} is needed for the majority of {}",
+            answer.queues.join(", ")
+        )),
+        Ok(_) => holds(format!("all members agree and no queue needs {host}")),
+    }
 }
 
 fn judge_majority_without(call: &ConditionCall, readings: &Readings) -> Judgement {

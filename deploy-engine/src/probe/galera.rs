@@ -15,10 +15,13 @@ pub const PROCESSES: &str = "galera.processes";
 pub const SST_MARKER: &str = "galera.sst_marker";
 pub const BOOTSTRAP_LEFTOVERS: &str = "galera.bootstrap_leftovers";
 pub const BOOTSTRAP_ENVIRONMENT: &str = "galera.bootstrap_environment";
+pub const DATA_SIZE: &str = "galera.data_size";
 
 const DATA: &str = "/var/lib/mysql";
 /// Longer than the client's own connect timeout, so that the client gets to say what is wrong.
 const QUERY_TIMEOUT_SECONDS: u32 = 10;
+/// Reading the sizes of a few hundred thousand tables' files.
+const SIZE_TIMEOUT_SECONDS: u32 = 60;
 /// Recovery replays InnoDB's log: minutes on a large database that crashed.
 const RECOVER_TIMEOUT_SECONDS: u32 = 300;
 /// `SHOW` works on a node outside the primary component, where `SELECT` is refused.
@@ -110,6 +113,18 @@ pub static PROBES: &[Entry] = &[
             )
         },
         parse: |result| table::value(parse_bootstrap_environment(result)),
+    },
+    Entry {
+        name: DATA_SIZE,
+        service: Some("mariadb"),
+        request: |_| {
+            table::command(
+                &["du", "--summarize", "--block-size=1", DATA],
+                SIZE_TIMEOUT_SECONDS,
+                OUTPUT_LIMIT_BYTES,
+            )
+        },
+        parse: |result| table::value(parse_data_size(result)),
     },
 ];
 
@@ -492,4 +507,13 @@ pub fn parse_bootstrap_environment(result: &ProbeResult) -> Result<BootstrapLeft
         .map(|line| format!("systemd's environment has {line}"))
         .collect();
     Ok(BootstrapLeftovers { found })
+}
+
+/// [`DATA_SIZE`], in bytes: what a full state transfer from this member would bring.
+pub fn parse_data_size(result: &ProbeResult) -> Result<u64, String> {
+    let stdout = table::succeeded(result)?;
+    let bytes = stdout.split_whitespace().next().unwrap_or_default();
+    bytes
+        .parse()
+        .map_err(|_| format!("expected BYTES PATH; found {:?}", stdout.trim()))
 }

@@ -10,6 +10,7 @@ use crate::wire::ProbeResult;
 pub const UNITS: &str = "host.units";
 pub const FILESYSTEM: &str = "host.filesystem";
 pub const ADDRESSES: &str = "host.addresses";
+pub const CONFIG_CHANGES: &str = "host.config_changes";
 
 const TIMEOUT_SECONDS: u32 = 10;
 const UNIT_PROPERTIES: &str = "--property=Id,LoadState,ActiveState,SubState,Result,NRestarts,UnitFileState,\
@@ -56,6 +57,18 @@ pub static PROBES: &[Entry] = &[
             )
         },
         parse: |result| table::value(parse_addresses(result)),
+    },
+    Entry {
+        name: CONFIG_CHANGES,
+        service: None,
+        request: |_| {
+            table::command(
+                &["find", "/etc", "-xdev", "-type", "f", "-mmin", "-60"],
+                TIMEOUT_SECONDS,
+                LIST_LIMIT_BYTES,
+            )
+        },
+        parse: |result| table::value(parse_config_changes(result)),
     },
 ];
 
@@ -243,5 +256,13 @@ pub fn parse_addresses(result: &ProbeResult) -> Result<BTreeMap<String, Interfac
             let state = raw.operstate;
             (raw.ifname, Interface { state, addresses })
         })
+        .collect())
+}
+
+/// [`CONFIG_CHANGES`]: files below `/etc` that were written within the last hour.
+pub fn parse_config_changes(result: &ProbeResult) -> Result<Vec<String>, String> {
+    Ok(table::succeeded(result)?
+        .lines()
+        .map(str::to_owned)
         .collect())
 }
