@@ -95,8 +95,13 @@ pub enum Resource {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         reload_on: Vec<String>,
     },
-    /// A kernel setting: set now, and kept in `/etc/sysctl.d/`.
-    Sysctl { key: String, value: String },
+    /// A kernel setting: set now, and kept in `/etc/sysctl.d/`. Absent: no longer kept there; the running value stays.
+    Sysctl {
+        key: String,
+        value: String,
+        #[serde(default)]
+        absent: bool,
+    },
     /// A guarded command: run only while `unless` exits non-zero (or `creates` is missing); one of the two is required.
     Command {
         name: String,

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::diagnostic::{Diagnostic, Diagnostics, Source};
+pub use explain::short;
 pub use tree::{Node, Place};
 
 /// The largest file that is read, in bytes: far above any site, far below what hurts.
