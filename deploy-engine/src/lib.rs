@@ -15,4 +15,6 @@ pub mod model;
 #[cfg(feature = "engine")]
 pub mod probe;
 #[cfg(feature = "engine")]
+pub mod runner;
+#[cfg(feature = "engine")]
 pub mod transport;

@@ -4,6 +4,7 @@
 mod galera;
 mod haproxy;
 pub mod host;
+mod judge;
 mod keepalived;
 mod memcached;
 mod monitoring;
@@ -13,6 +14,8 @@ pub mod table;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use judge::judge;
 
 use crate::{
     model::{HostName, ServiceName},

@@ -469,6 +469,11 @@ impl Job {
         }
     }
 
+    /// Nothing more is started: the job is being cancelled, or a step of a repair did not succeed.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping().is_some()
+    }
+
     /// Waiting to be started, or to be started again after a loss.
     pub(super) fn is_open(&self, position: usize) -> bool {
         matches!(self.runs[position].phase, StepPhase::Waiting) || self.is_lost_again(position)

@@ -1,6 +1,7 @@
 //! Named probes: one file each, with the request that asks a host and the pure parser of its answer.
 
 pub mod galera;
+mod gather;
 pub mod haproxy;
 pub mod host;
 pub mod keepalived;
@@ -12,6 +13,8 @@ mod table;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub use gather::{GATHER_LIMIT, ProbeService, ProbeSite, gather};
 
 use crate::{
     model::{HostName, ServiceName},

@@ -1,0 +1,229 @@
+//! One attempt at a step, from its start in the journal to its end. Whatever it finds is returned; the driver records it.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+
+use super::{
+    Context,
+    check::{check, describe},
+    host::{HostEnd, HostTask, stopped},
+    outcome,
+    policy::{OnCancel, on_cancel},
+    ports::sleep_until,
+};
+use crate::{
+    job::{Action, Effect, JobId, Step, StepEnd},
+    model::HostName,
+    probe::{Ask, Reading, Readings},
+    wire::{Fence, StepKey, Work},
+};
+
+/// Bytes of one reading that the journal keeps. Probes of hosts stay far below; a reading that is larger is left out by name.
+const READING_LIMIT_BYTES: usize = 256 * 1024;
+
+/// How an attempt is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// First act after the journal's entry.
+    Start,
+    /// The entry was found in the journal: what became of it is to be found out.
+    Attach,
+}
+
+/// One attempt.
+pub struct Attempt {
+    pub context: Arc<Context>,
+    pub job: JobId,
+    pub step: Step,
+    pub undo: bool,
+    pub key: StepKey,
+    pub fence: Fence,
+    /// When its start was recorded.
+    pub since: Timestamp,
+    pub how: How,
+    /// What its guards said.
+    pub before: String,
+    pub stop: watch::Receiver<bool>,
+}
+
+#[derive(Debug)]
+pub enum Acted {
+    End {
+        end: StepEnd,
+        evidence: Option<Readings>,
+    },
+    /// Its host never started it: gate and guards are to be asked again.
+    NeverStarted,
+}
+
+impl Acted {
+    fn end(end: StepEnd) -> Self {
+        Self::End {
+            end,
+            evidence: None,
+        }
+    }
+}
+
+impl Attempt {
+    pub async fn run(mut self) -> Acted {
+        let step = self.step.clone();
+        let action = match &step.undo {
+            Some(undo) if self.undo => undo,
+            _ => &step.action,
+        };
+        // Undos are not cancelled: they are what a cancelled job still owes.
+        let policy = match self.undo {
+            true => OnCancel::Finish,
+            false => on_cancel(action, step.effect),
+        };
+        if policy != OnCancel::EndAtOnce {
+            return self.act(action, policy).await;
+        }
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            biased;
+            () = stopped(&mut stop) => Acted::end(StepEnd::Cancelled),
+            acted = self.act(action, policy) => acted,
+        }
+    }
+
+    async fn act(&mut self, action: &Action, policy: OnCancel) -> Acted {
+        match action {
+            Action::Host { host, work } => self.on_host(host, work, policy).await,
+            Action::Check { condition, mode } => {
+                let (evidence, clock) = (&*self.context.evidence, &*self.context.clock);
+                let checked = check(evidence, clock, condition, *mode, self.since).await;
+                Acted::End {
+                    end: checked.end,
+                    evidence: Some(kept(checked.readings)),
+                }
+            }
+            Action::Snapshot { asks } => self.snapshot(asks).await,
+            Action::Wait { seconds, why } => {
+                let until = self.since + SignedDuration::from_secs(i64::from(seconds.0));
+                sleep_until(&*self.context.clock, until).await;
+                Acted::end(StepEnd::Done {
+                    changed: false,
+                    detail: format!("waited {seconds}: {why}"),
+                })
+            }
+        }
+    }
+
+    async fn on_host(&mut self, host: &HostName, work: &Work, policy: OnCancel) -> Acted {
+        let task = HostTask {
+            hosts: self.context.hosts.clone(),
+            clock: self.context.clock.clone(),
+            observer: self.context.observer.clone(),
+            job: self.job.clone(),
+            step: self.step.id,
+            host: host.clone(),
+            key: self.key.clone(),
+            fence: self.fence.clone(),
+            work: work.clone(),
+            since: self.since,
+            timeout: self.step.timeout,
+            cancellable: policy == OnCancel::EndOnHost,
+            stop: self.stop.clone(),
+        };
+        let ended = match self.how {
+            How::Start => task.start().await,
+            How::Attach => task.attach().await,
+        };
+        match ended {
+            HostEnd::NeverStarted => Acted::NeverStarted,
+            HostEnd::NotDone { why } => Acted::end(StepEnd::Failed {
+                what: format!("{why}; nothing was done{}", self.before),
+            }),
+            HostEnd::Outcome(outcome) => {
+                let end = outcome::step_end(host, work, outcome, &self.before);
+                Acted::end(self.after_loss(end).await)
+            }
+        }
+    }
+
+    /// A step that must not happen twice and was lost: only its own `unless` can say that it happened.
+    async fn after_loss(&self, end: StepEnd) -> StepEnd {
+        let StepEnd::Lost { why } = end else {
+            return end;
+        };
+        if self.undo || self.step.effect != Effect::Once {
+            return StepEnd::Lost { why };
+        }
+        let Some(unless) = &self.step.unless else {
+            return StepEnd::Lost {
+                why: format!(
+                    "{why}; it must not happen twice, and nothing tells whether it happened: look at the host"
+                ),
+            };
+        };
+        let now = self.context.clock.now();
+        let (judgement, _) = self.context.evidence.judge(unless, now).await;
+        let said = describe(unless, &judgement);
+        if judgement.holds() {
+            return StepEnd::Done {
+                changed: true,
+                detail: format!("its outcome was lost ({why}), but it happened: {said}"),
+            };
+        }
+        StepEnd::Lost {
+            why: format!("{why}; it must not happen twice, and {said}: look at the host"),
+        }
+    }
+
+    async fn snapshot(&self, asks: &[Ask]) -> Acted {
+        let now = self.context.clock.now();
+        let limit = self.step.timeout.as_duration();
+        let gathered = tokio::time::timeout(limit, self.context.evidence.gather(asks, now)).await;
+        let Ok(readings) = gathered else {
+            return Acted::end(StepEnd::Failed {
+                what: format!("expected the readings within {}", self.step.timeout),
+            });
+        };
+        let all = readings.by_probe.values().flat_map(|hosts| hosts.values());
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            all.partition(|reading| matches!(reading, Reading::Known { .. }));
+        let end = match (known.len(), unknown.first()) {
+            // Gate G9: without any record of what was there, nothing may be changed.
+            (0, Some(Reading::Unknown { why, .. })) => StepEnd::Failed {
+                what: format!("no reading could be taken, for example: {why}"),
+            },
+            (0, _) => StepEnd::Failed {
+                what: "there was nothing to read".to_owned(),
+            },
+            (count, _) => StepEnd::Done {
+                changed: false,
+                detail: format!("{count} readings kept, {} unknown", unknown.len()),
+            },
+        };
+        Acted::End {
+            end,
+            evidence: Some(kept(readings)),
+        }
+    }
+}
+
+/// Readings as the journal keeps them.
+fn kept(mut readings: Readings) -> Readings {
+    for reading in readings
+        .by_probe
+        .values_mut()
+        .flat_map(|hosts| hosts.values_mut())
+    {
+        if let Reading::Known { value, at } = reading {
+            let bytes = value.to_string().len();
+            if bytes > READING_LIMIT_BYTES {
+                *reading = Reading::Unknown {
+                    why: format!(
+                        "left out: {bytes} bytes, the journal keeps {READING_LIMIT_BYTES}"
+                    ),
+                    at: *at,
+                };
+            }
+        }
+    }
+    readings
+}

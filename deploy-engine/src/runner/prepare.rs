@@ -1,0 +1,77 @@
+//! The questions before an act, in order: the gate, the guards, and whether it is so already.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use super::{Context, check::describe, ports::GateVerdict};
+use crate::job::{JobId, JobState, Step, StepEnd};
+
+/// How long a gate may think. A gate that hangs must not let anything start.
+const GATE_LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prepared {
+    /// Nothing is against it. `before`: what the guards said.
+    Act { before: String },
+    /// It ends without acting.
+    End(StepEnd),
+    Hold {
+        until: Option<Timestamp>,
+        why: String,
+    },
+}
+
+pub async fn prepare(
+    context: Arc<Context>,
+    id: JobId,
+    state: Arc<JobState>,
+    step: Step,
+    undo: bool,
+) -> Prepared {
+    let now = context.clock.now();
+    let asked = async {
+        match undo {
+            false => context.gate.before(&id, &state, &step, now).await,
+            true => context.gate.before_undo(&id, &state, &step, now).await,
+        }
+    };
+    match tokio::time::timeout(GATE_LIMIT, asked).await {
+        Ok(GateVerdict::Pass) if undo => Prepared::Act {
+            before: String::new(),
+        },
+        Ok(GateVerdict::Pass) => judge(&context, &step).await,
+        Ok(GateVerdict::Hold { until, why }) => Prepared::Hold { until, why },
+        Ok(GateVerdict::Refuse { why }) => refused(why),
+        Err(_) => refused(format!(
+            "the gate was expected to answer within {} s and did not",
+            GATE_LIMIT.as_secs()
+        )),
+    }
+}
+
+async fn judge(context: &Context, step: &Step) -> Prepared {
+    let mut before = String::new();
+    for guard in &step.guards {
+        let (judgement, _) = context.evidence.judge(guard, context.clock.now()).await;
+        let said = describe(guard, &judgement);
+        if !judgement.holds() {
+            return refused(said);
+        }
+        before += &format!("; before it, {said}");
+    }
+    if let Some(unless) = &step.unless {
+        let (judgement, _) = context.evidence.judge(unless, context.clock.now()).await;
+        if judgement.holds() {
+            return Prepared::End(StepEnd::Done {
+                changed: false,
+                detail: format!("nothing to do: {}", describe(unless, &judgement)),
+            });
+        }
+    }
+    Prepared::Act { before }
+}
+
+fn refused(why: String) -> Prepared {
+    Prepared::End(StepEnd::Refused { why })
+}
