@@ -11,7 +11,7 @@ use super::{
     host::{HostEnd, HostTask, stopped},
     outcome,
     policy::{OnCancel, on_cancel},
-    ports::sleep_until,
+    ports::{limited, sleep_until},
 };
 use crate::{
     job::{Action, Effect, JobId, Step, StepEnd},
@@ -177,8 +177,8 @@ impl Attempt {
     async fn snapshot(&self, asks: &[Ask]) -> Acted {
         let now = self.context.clock.now();
         let limit = self.step.timeout.as_duration();
-        let gathered = tokio::time::timeout(limit, self.context.evidence.gather(asks, now)).await;
-        let Ok(readings) = gathered else {
+        let gather = self.context.evidence.gather(asks, now);
+        let Some(readings) = limited(&*self.context.clock, limit, gather).await else {
             return Acted::end(StepEnd::Failed {
                 what: format!("expected the readings within {}", self.step.timeout),
             });

@@ -17,7 +17,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     Context, RunError,
     act::{Acted, Attempt, How},
-    ports::sleep_until,
+    host::stopped,
+    ports::{limited, sleep_until},
     prepare::{Prepared, prepare},
 };
 use crate::{
@@ -44,8 +45,8 @@ const HOLD_LIMIT_SECONDS: i64 = 24 * 60 * 60;
 /// How often an attempt is begun again because its host says that it never started it.
 const RESTARTS: u32 = 5;
 
-/// How long hosts may take to forget a finished job; what they keep is small and goes with the next job.
-const FORGET_LIMIT: Duration = Duration::from_secs(10);
+/// How long hosts may take to forget a finished job, after everybody was told of its end; what they keep is small.
+const FORGET_LIMIT: Duration = Duration::from_secs(2);
 
 /// A request to cancel; answered when it is in the journal.
 pub struct CancelOrder {
@@ -182,10 +183,7 @@ impl Driver {
             Some(action) if undo => action,
             _ => &step.action,
         };
-        let host = match action {
-            Action::Host { host, .. } => Some(host.clone()),
-            _ => None,
-        };
+        let host = host_of(action).cloned();
         let guarded = step
             .guards
             .iter()
@@ -216,9 +214,13 @@ impl Driver {
         let undo = self.flights.get(&id).is_some_and(|flight| flight.undo);
         let (context, job, state) = (self.context.clone(), self.job.clone(), self.state.clone());
         let step = self.step(id).clone();
+        let mut stop = self.stop.subscribe();
         let task = async move {
             if let Some(at) = not_before {
-                sleep_until(&*context.clock, at).await;
+                tokio::select! {
+                    () = sleep_until(&*context.clock, at) => {}
+                    () = stopped(&mut stop), if !undo => {}
+                }
             }
             let prepared = prepare(context, job, state, step, undo).await;
             (id, Landed::Prepared(prepared))
@@ -461,12 +463,12 @@ impl Driver {
                 tracing::warn!(job = %self.job, %error, "the lease could not be given back");
             }
         }
-        self.forget_on_hosts();
+        self.forget_on_hosts().await;
         Ok(result)
     }
 
-    /// Drops what hosts remember, beside the caller: nobody asks for a finished job again.
-    fn forget_on_hosts(&self) {
+    /// Drops what hosts remember: nobody asks for a finished job again.
+    async fn forget_on_hosts(&self) {
         let Some(job) = self.state.job() else { return };
         let started = job
             .steps
@@ -474,24 +476,18 @@ impl Driver {
             .zip(&job.runs)
             .filter(|(_, run)| run.attempts > 0);
         let actions = started.flat_map(|(step, _)| step.undo.iter().chain([&step.action]));
-        let touched: BTreeSet<HostName> = actions
-            .filter_map(|action| match action {
-                Action::Host { host, .. } => Some(host.clone()),
-                _ => None,
-            })
-            .collect();
-        let (hosts, job) = (self.context.hosts.clone(), self.job.clone());
-        tokio::spawn(async move {
-            let forget = touched.iter().map(|host| hosts.forget(host, &job));
-            for error in tokio::time::timeout(FORGET_LIMIT, join_all(forget))
-                .await
-                .unwrap_or_default()
-                .into_iter()
-                .filter_map(Result::err)
-            {
-                tracing::debug!(%job, %error, "a host still remembers the job");
-            }
-        });
+        let touched: BTreeSet<&HostName> = actions.filter_map(host_of).collect();
+        let forget = touched
+            .into_iter()
+            .map(|host| self.context.hosts.forget(host, &self.job));
+        let forgotten = limited(&*self.context.clock, FORGET_LIMIT, join_all(forget)).await;
+        for error in forgotten
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(Result::err)
+        {
+            tracing::debug!(job = %self.job, %error, "a host still remembers the job");
+        }
     }
 
     /// Checks that the event is legal, makes it durable, and tells the observer. In this order, so that the journal never
@@ -523,5 +519,12 @@ impl Driver {
     fn step(&self, id: StepId) -> &Step {
         let job = self.state.job().expect("a job that is driven was created");
         &job.steps[id.0 as usize]
+    }
+}
+
+fn host_of(action: &Action) -> Option<&HostName> {
+    match action {
+        Action::Host { host, .. } => Some(host),
+        Action::Check { .. } | Action::Snapshot { .. } | Action::Wait { .. } => None,
     }
 }

@@ -121,7 +121,7 @@ impl HostTask {
                 return lost(format!("{first}{asked}"));
             }
             last.get_or_insert(asked);
-            tokio::time::sleep(pause).await;
+            self.clock.sleep(pause).await;
             pause = (pause * 2).min(ASK_PAUSE_LAST);
         }
     }
@@ -130,7 +130,7 @@ impl HostTask {
     async fn start_once(&mut self) -> Result<Outcome, HostError> {
         let left = self.left();
         let (send, mut progress) = mpsc::channel(PROGRESS_QUEUE);
-        let hosts = self.hosts.clone();
+        let (hosts, clock) = (self.hosts.clone(), self.clock.clone());
         let seconds = u32::try_from(left.as_secs()).unwrap_or(u32::MAX).max(1);
         let work = hosts.start(
             &self.host,
@@ -141,8 +141,7 @@ impl HostTask {
             send,
         );
         let mut work = std::pin::pin!(work);
-        let limit = tokio::time::sleep(left + ANSWER_GRACE);
-        let mut limit = std::pin::pin!(limit);
+        let mut limit = clock.sleep(left + ANSWER_GRACE);
         let mut asked_to_stop = false;
         loop {
             tokio::select! {

@@ -70,16 +70,36 @@ impl JobObserver for NoObserver {
     fn progress(&self, _: StepProgress) {}
 }
 
-/// The time of journal entries and deadlines.
+/// The time of journal entries and deadlines, and every pause of the runner.
+#[async_trait]
 pub trait Clock: Send + Sync {
     fn now(&self) -> Timestamp;
+    async fn sleep(&self, length: Duration);
 }
 
 pub struct SystemClock;
 
+#[async_trait]
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         Timestamp::now()
+    }
+
+    async fn sleep(&self, length: Duration) {
+        tokio::time::sleep(length).await;
+    }
+}
+
+/// `None`: it took longer than the limit, and was dropped.
+pub(super) async fn limited<T>(
+    clock: &dyn Clock,
+    limit: Duration,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = clock.sleep(limit) => None,
     }
 }
 
@@ -97,7 +117,9 @@ pub(super) async fn sleep_until(clock: &dyn Clock, until: Timestamp) {
             return;
         }
         // A millisecond more than needed beats waking up a moment too early, again and again.
-        tokio::time::sleep((left + Duration::from_millis(1)).min(NAP_LIMIT)).await;
+        clock
+            .sleep((left + Duration::from_millis(1)).min(NAP_LIMIT))
+            .await;
     }
 }
 

@@ -4,7 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Context, check::describe, ports::GateVerdict};
+use super::{
+    Context,
+    check::describe,
+    ports::{GateVerdict, limited},
+};
 use crate::job::{JobId, JobState, Step, StepEnd};
 
 /// How long a gate may think. A gate that hangs must not let anything start.
@@ -36,14 +40,14 @@ pub async fn prepare(
             true => context.gate.before_undo(&id, &state, &step, now).await,
         }
     };
-    match tokio::time::timeout(GATE_LIMIT, asked).await {
-        Ok(GateVerdict::Pass) if undo => Prepared::Act {
+    match limited(&*context.clock, GATE_LIMIT, asked).await {
+        Some(GateVerdict::Pass) if undo => Prepared::Act {
             before: String::new(),
         },
-        Ok(GateVerdict::Pass) => judge(&context, &step).await,
-        Ok(GateVerdict::Hold { until, why }) => Prepared::Hold { until, why },
-        Ok(GateVerdict::Refuse { why }) => refused(why),
-        Err(_) => refused(format!(
+        Some(GateVerdict::Pass) => judge(&context, &step).await,
+        Some(GateVerdict::Hold { until, why }) => Prepared::Hold { until, why },
+        Some(GateVerdict::Refuse { why }) => refused(why),
+        None => refused(format!(
             "the gate was expected to answer within {} s and did not",
             GATE_LIMIT.as_secs()
         )),
