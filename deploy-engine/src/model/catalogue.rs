@@ -13,7 +13,7 @@ use super::{
     service::ServiceSpec,
     template::suggest,
 };
-use crate::condition;
+use crate::{condition, logic};
 
 static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/services");
 
@@ -179,5 +179,12 @@ fn conditions(document: &Document<ServiceSpec>, errors: &mut Diagnostics) {
             let error = document.error_at(&path, format!("there is no condition `{name}`"));
             errors.push(suggest(error, name, &known, "condition"));
         }
+    }
+    if let Some(name) = &spec.rollout.logic
+        && logic::find(Some(name)).is_none()
+    {
+        let known: Vec<&str> = logic::registry().map(|known| known.name()).collect();
+        let error = document.error_at(&["rollout", "logic"], format!("there is no logic `{name}`"));
+        errors.push(suggest(error, name, &known, "logic"));
     }
 }
