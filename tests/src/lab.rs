@@ -12,6 +12,7 @@ use crate::base::{self, Base};
 use crate::cgroup::Cgroups;
 use crate::command::{Output, failure};
 use crate::error::{IoContext, LabError, Result};
+use crate::fault::ActiveFault;
 use crate::lock::Lock;
 use crate::machine::Machine;
 use crate::mirror::Mirror;
@@ -140,10 +141,12 @@ impl Lab {
         keys::write_client_files(&self.store, &self.folder, &state.hosts)?;
         state::write(&self.folder.state(), state)?;
         let layers = self.lower_layers(state);
+        let faults = self.faults()?;
         std::thread::scope(|scope| {
             let threads: Vec<_> = state
                 .hosts
                 .iter()
+                .filter(|&host| !self.is_silenced(*host, &faults, progress))
                 .map(|&host| {
                     let layers = &layers;
                     scope.spawn(move || {
@@ -159,6 +162,26 @@ impl Lab {
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             })
         })
+    }
+
+    /// `up` does not mend: a host that a fault keeps silent stays so.
+    fn is_silenced(&self, host: Host, faults: &[ActiveFault], progress: &Progress) -> bool {
+        let by = faults.iter().find(|f| f.fault.silences() == Some(host));
+        if let Some(active) = by {
+            progress.say(&format!(
+                "{host} stays as it is: fault {} `{}`",
+                active.id, active.fault
+            ));
+        }
+        by.is_some()
+    }
+
+    /// Boots a host that was cut off its power, and waits for it.
+    pub(crate) fn power_return(&self, cgroups: &Cgroups, host: Host) -> Result<()> {
+        let state = self
+            .state()?
+            .ok_or_else(|| LabError::refused("the lab is not up"))?;
+        self.start_host(cgroups, host, &self.lower_layers(&state))
     }
 
     fn start_host(&self, cgroups: &Cgroups, host: Host, layers: &[PathBuf]) -> Result<()> {
@@ -307,7 +330,7 @@ impl Lab {
         Err(failure(&shown, &output))
     }
 
-    fn known_host(&self, name: &str) -> Result<Host> {
+    pub(crate) fn known_host(&self, name: &str) -> Result<Host> {
         let host: Host = name.parse()?;
         let hosts = self.hosts()?;
         if hosts.contains(&host) {

@@ -4,6 +4,7 @@ mod base;
 mod cgroup;
 mod command;
 mod error;
+mod fault;
 mod keys;
 mod lab;
 mod lock;
@@ -23,6 +24,7 @@ pub mod wait;
 
 pub use command::Output;
 pub use error::{LabError, Result};
+pub use fault::{ActiveFault, CATALOGUE, Entry, Fault, Folder, Frozen, Mend, ProcessName, Unit};
 pub use lab::{HostStatus, Lab, LabOptions};
 pub use names::{Host, LabName, MANAGEMENT_ADDRESS, MAX_HOSTS, PREFIX_LENGTH};
 pub use paths::{STORE_VARIABLE, Store};

@@ -121,6 +121,27 @@ impl Machine<'_> {
         )
     }
 
+    /// Freezes all of the host (or thaws it) and waits for the kernel's confirmation.
+    pub fn freeze(&self, frozen: bool) -> Result<()> {
+        let folder = self.cgroups.v2(&self.group()).join("host");
+        self.cgroups.freeze(&folder, frozen)
+    }
+
+    /// Whether sshd shows its banner within `limit`.
+    pub fn sshd_answers_within(&self, limit: Duration) -> Result<bool> {
+        let address = SocketAddr::from((self.host.address(), SSH_PORT));
+        let answer = netns::inside(&netns::lab_netns(self.lab), || {
+            wait::until("a banner", limit, || {
+                banner(address).map_err(|e| e.to_string())
+            })
+        })?;
+        match answer {
+            Ok(()) => Ok(true),
+            Err(LabError::Timeout { .. }) => Ok(false),
+            Err(other) => Err(other),
+        }
+    }
+
     /// Waits for the banner of the host's sshd.
     pub fn wait_for_sshd(&self) -> Result<()> {
         let address = SocketAddr::from((self.host.address(), SSH_PORT));

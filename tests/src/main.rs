@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
-use lab::{Lab, LabName, LabOptions, Progress};
+use comfy_table::{ContentArrangement, Table};
+use lab::{Fault, Lab, LabName, LabOptions, Mend, Progress};
 
 /// Real Debian hosts on this machine: bring them up, break them, take them down.
 #[derive(Parser)]
@@ -38,6 +39,18 @@ enum Verb {
         host: String,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
+    },
+    /// Table of all faults and their parameters.
+    Faults,
+    /// Break something; see `faults`. Example: fault partition ctl1,ctl2 / ctl3
+    Fault {
+        #[arg(required = true, trailing_var_arg = true)]
+        words: Vec<String>,
+    },
+    /// Mend faults: a number from `status`, a fault's name, or all.
+    Mend {
+        #[arg(default_value = "all")]
+        which: Mend,
     },
     /// Run a program inside the lab's namespace, where the hosts are reachable.
     Exec {
@@ -81,6 +94,17 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             eprintln!("lab `{}` is down after {:.1?}", cli.lab, start.elapsed());
         }
         Verb::Status => status(&lab)?,
+        Verb::Faults => println!("{}", catalogue()),
+        Verb::Fault { words } => break_it(&lab, &words.join(" "))?,
+        Verb::Mend { which } => {
+            let mended = lab.mend(&which)?;
+            for fault in &mended {
+                println!("mended {} `{}`", fault.id, fault.fault);
+            }
+            if mended.is_empty() {
+                println!("no fault is active");
+            }
+        }
         Verb::Ssh { host, command } => {
             let error = lab.ssh_command(&host)?.args(command).exec();
             return Err(error.into());
@@ -94,13 +118,38 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn catalogue() -> Table {
+    let mut table = Table::new();
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["fault", "parameters", "effect", "checked by", "mend"]);
+    for entry in lab::CATALOGUE {
+        table.add_row([
+            entry.name,
+            entry.parameters,
+            entry.effect,
+            entry.check,
+            entry.mend,
+        ]);
+    }
+    table
+}
+
+fn break_it(lab: &Lab, text: &str) -> anyhow::Result<()> {
+    let fault: Fault = text.parse()?;
+    match lab.fault(&fault)? {
+        Some(active) => println!("fault {} `{fault}` took effect", active.id),
+        None => println!("`{fault}` took effect"),
+    }
+    Ok(())
+}
+
 fn status(lab: &Lab) -> anyhow::Result<()> {
     let hosts = lab.status()?;
     if hosts.is_empty() {
         println!("lab `{}` is not up", lab.name());
         return Ok(());
     }
-    let mut table = comfy_table::Table::new();
+    let mut table = Table::new();
     table.set_header(["host", "address", "power"]);
     for host in hosts {
         let power = if host.powered { "on" } else { "off" };
@@ -111,5 +160,11 @@ fn status(lab: &Lab) -> anyhow::Result<()> {
         ]);
     }
     println!("{table}");
+    for active in lab.faults()? {
+        println!(
+            "fault {} `{}` since {}",
+            active.id, active.fault, active.since
+        );
+    }
     Ok(())
 }

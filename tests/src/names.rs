@@ -151,7 +151,7 @@ mod tests {
             "..",
             "A",
             "_cache",
-            "aaaaaaaaaaaaaaaaaaaaa",
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
         ] {
             assert!(bad.parse::<LabName>().is_err(), "{bad}");
         }
