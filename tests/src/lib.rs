@@ -1,6 +1,7 @@
 //! A lab of real Debian hosts on one machine, for tests, drills and the demo.
 
 mod base;
+pub mod bench;
 mod cgroup;
 mod command;
 mod error;
@@ -17,6 +18,7 @@ mod package_cache;
 mod paths;
 mod preflight;
 mod progress;
+pub mod scenario;
 mod ssh;
 mod state;
 pub mod testing;

@@ -52,6 +52,9 @@ enum Verb {
         #[arg(default_value = "all")]
         which: Mend,
     },
+    /// Measure Nightshift beside other tools, on hosts of its own.
+    #[command(subcommand)]
+    Bench(lab::bench::Bench),
     /// Run a program inside the lab's namespace, where the hosts are reachable.
     Exec {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -105,6 +108,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
                 println!("no fault is active");
             }
         }
+        Verb::Bench(bench) => lab::bench::run(&bench, &lab, &Progress::to_stderr())?,
         Verb::Ssh { host, command } => {
             let error = lab.ssh_command(&host)?.args(command).exec();
             return Err(error.into());

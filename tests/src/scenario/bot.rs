@@ -1,0 +1,119 @@
+//! The running bot: started inside the lab's namespace and control group, so that `down` ends it too.
+
+use std::fs::{self, OpenOptions};
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::Installation;
+use crate::wait;
+
+/// From start to the first answer: opens the store, reads the site, resumes jobs.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// From SIGTERM to the end: steps that run on hosts are left running there, so nothing long is waited for.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// Lines of the log that an error shows.
+const LOG_LINES: usize = 15;
+
+/// `nightshift serve` without a chat; killed when dropped.
+#[derive(Debug)]
+pub struct Bot {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Bot {
+    /// Starts it and waits until it answers its command line.
+    ///
+    /// # Errors
+    /// With the end of its log, if it ends or stays silent.
+    pub fn start(installation: &Installation) -> anyhow::Result<Bot> {
+        let mut bot = Bot::spawn(installation)?;
+        let result = wait::until("the bot's first answer", START_LIMIT, || {
+            if let Ok(Some(status)) = bot.child.try_wait() {
+                return Ok(Err(status));
+            }
+            installation
+                .ask(&["whoami"])
+                .map(Ok)
+                .map_err(|e| format!("{e:#}"))
+        });
+        match result {
+            Ok(Ok(_)) => Ok(bot),
+            Ok(Err(status)) => bail!(
+                "the bot ended with {status}; end of its log:\n{}",
+                bot.log()
+            ),
+            Err(error) => bail!("{error}; end of its log:\n{}", bot.log()),
+        }
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn spawn(installation: &Installation) -> anyhow::Result<Bot> {
+        let log = installation.folder().join("bot.log");
+        let out = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| format!("open {}", log.display()))?;
+        let mut command = installation.contained(&["serve"])?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .spawn()
+            .context("start the bot")?;
+        Ok(Bot { child, log })
+    }
+
+    /// Ends it as an operator would, and waits for it.
+    ///
+    /// # Errors
+    /// If it has to be killed after all, or had ended before.
+    pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        let child = &mut self.child;
+        let ended = wait::until("the end of the bot", STOP_LIMIT, || {
+            match child.try_wait() {
+                Ok(Some(status)) => Ok(status),
+                other => Err(format!("{other:?}")),
+            }
+        });
+        Ok(ended?)
+    }
+
+    /// `kill -9`, as the kernel's OOM killer does it.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.signal(Signal::KILL)?;
+        self.child.wait().context("wait for the killed bot")?;
+        Ok(())
+    }
+
+    /// Whether the process still runs.
+    pub fn alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// End of its log.
+    pub fn log(&self) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("the bot has no process id")?, signal).context("signal the bot")
+    }
+}
+
+impl Drop for Bot {
+    fn drop(&mut self) {
+        // Already gone is as good as killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
