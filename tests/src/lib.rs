@@ -4,6 +4,7 @@ mod base;
 pub mod bench;
 mod cgroup;
 mod command;
+pub mod demo;
 mod error;
 mod fault;
 mod keys;

@@ -52,6 +52,8 @@ enum Verb {
         #[arg(default_value = "all")]
         which: Mend,
     },
+    /// Hosts, the bot and its console: deploy a site, break it, watch it heal.
+    Demo(lab::demo::Demo),
     /// Measure Nightshift beside other tools, on hosts of its own.
     #[command(subcommand)]
     Bench(lab::bench::Bench),
@@ -108,6 +110,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
                 println!("no fault is active");
             }
         }
+        Verb::Demo(demo) => lab::demo::run(&demo, &lab, &Progress::to_stderr())?,
         Verb::Bench(bench) => lab::bench::run(&bench, &lab, &Progress::to_stderr())?,
         Verb::Ssh { host, command } => {
             let error = lab.ssh_command(&host)?.args(command).exec();

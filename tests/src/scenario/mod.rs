@@ -4,6 +4,7 @@
 mod bot;
 mod installation;
 mod program;
+mod site;
 
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 pub use bot::Bot;
 pub use installation::Installation;
 pub use program::{Program, workspace};
+pub use site::{Changes, install};
 
 use crate::command;
 

@@ -1,0 +1,191 @@
+//! The site of the demo and of the drills, on the hosts of a lab.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use serde_json::{Map, Value, json};
+use std::io::Write as _;
+
+use super::{Installation, Program};
+use crate::{Host, Lab};
+
+const SERVICES: &str = include_str!("../../demo/services.yaml");
+const CONFIG: &str = include_str!("../../demo/nightshift.yaml");
+
+/// What of the demo's site a scenario changes.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// Only these services; empty: all.
+    pub services: Vec<String>,
+    /// Service → setting → value.
+    pub settings: BTreeMap<String, BTreeMap<String, Value>>,
+    /// Top-level entries of `nightshift.yaml` that are replaced.
+    pub config: BTreeMap<String, Value>,
+}
+
+/// Writes the demo's site and configuration for the hosts of `lab` into `folder`.
+pub fn install(
+    lab: &Lab,
+    program: Program,
+    folder: &Path,
+    changes: &Changes,
+) -> anyhow::Result<Installation> {
+    let site = site(lab, &lab.hosts()?, changes)?;
+    fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    let config = config(changes)?;
+    let installation = Installation::write(lab, program, folder, &site, &config)?;
+    write_token(&folder.join("webhook.token"))?;
+    Ok(installation)
+}
+
+/// `site.yaml`: the lab's hosts, and the services as they stand in `tests/demo/services.yaml`, comments included
+/// unless something is changed.
+fn site(lab: &Lab, hosts: &[Host], changes: &Changes) -> anyhow::Result<String> {
+    let mut text = format!(
+        "site: demo\nssh: {{user: root, identity: {}, known_hosts: {}}}\nhosts:\n",
+        lab.identity().display(),
+        lab.known_hosts().display()
+    );
+    for (number, host) in hosts.iter().enumerate() {
+        let address = host.address();
+        text += &format!(
+            "  {host}: {{address: {address}, groups: [control], rack: r{}}}\n",
+            number + 1
+        );
+    }
+    text += "services:\n";
+    if changes.services.is_empty() && changes.settings.is_empty() {
+        text.extend(SERVICES.lines().map(|line| format!("  {line}\n")));
+    } else {
+        for (name, placement) in changed_services(changes)? {
+            // JSON is YAML.
+            text += &format!("  {name}: {placement}\n");
+        }
+    }
+    Ok(text)
+}
+
+fn changed_services(changes: &Changes) -> anyhow::Result<Map<String, Value>> {
+    let mut services: Map<String, Value> = serde_saphyr::from_str(SERVICES)?;
+    for name in changes.services.iter().chain(changes.settings.keys()) {
+        ensure!(
+            services.contains_key(name),
+            "service `{name}`: expected one of the demo's services"
+        );
+    }
+    if !changes.services.is_empty() {
+        services.retain(|name, _| changes.services.contains(name));
+    }
+    for (name, settings) in &changes.settings {
+        let Some(placement) = services.get_mut(name).and_then(Value::as_object_mut) else {
+            continue;
+        };
+        let all = placement.entry("settings").or_insert_with(|| json!({}));
+        for (setting, value) in settings {
+            all[setting] = value.clone();
+        }
+    }
+    Ok(services)
+}
+
+fn config(changes: &Changes) -> anyhow::Result<String> {
+    if changes.config.is_empty() {
+        return Ok(CONFIG.to_owned());
+    }
+    let mut config: Map<String, Value> = serde_saphyr::from_str(CONFIG)?;
+    config.extend(changes.config.clone());
+    Ok(serde_json::to_string_pretty(&config)?)
+}
+
+/// A fresh bearer token for webhooks, readable by root only.
+fn write_token(path: &Path) -> anyhow::Result<()> {
+    let random = fs::read("/proc/sys/kernel/random/uuid").context("read a random number")?;
+    let mut options = fs::OpenOptions::new();
+    let open = options
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path);
+    let mut file = open.with_context(|| format!("create {}", path.display()))?;
+    file.write_all(&random)
+        .with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(changes: &Changes) -> Value {
+        let lab = Lab::named("unit".parse().unwrap());
+        let hosts: Vec<Host> = Host::all().take(2).collect();
+        serde_saphyr::from_str(&site(&lab, &hosts, changes).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_whole_site_on_all_hosts() {
+        let site = written(&Changes::default());
+        assert_eq!(site["hosts"]["ctl2"]["address"], "10.77.0.12");
+        assert_eq!(
+            site["services"]["keepalived"]["settings"]["vip"],
+            "10.77.0.100/24"
+        );
+        assert_eq!(site["services"].as_object().unwrap().len(), 10);
+    }
+
+    #[test]
+    fn a_part_of_it_with_other_settings() {
+        let site = written(&Changes {
+            services: vec!["memcached".to_owned(), "rabbitmq".to_owned()],
+            settings: [
+                ("memcached", "port", json!(11311)),
+                ("rabbitmq", "net_ticktime", json!(9)),
+            ]
+            .map(|(s, k, v)| (s.to_owned(), [(k.to_owned(), v)].into()))
+            .into(),
+            config: BTreeMap::new(),
+        });
+        assert_eq!(site["services"].as_object().unwrap().len(), 2);
+        assert_eq!(site["services"]["memcached"]["settings"]["port"], 11311);
+        assert_eq!(site["services"]["memcached"]["on"], "control");
+        assert_eq!(
+            site["services"]["rabbitmq"]["settings"]["partition_handling"],
+            "ignore"
+        );
+    }
+
+    #[test]
+    fn other_services_are_refused() {
+        let changes = Changes {
+            services: vec!["mysql".to_owned()],
+            ..Changes::default()
+        };
+        assert!(
+            changed_services(&changes)
+                .unwrap_err()
+                .to_string()
+                .contains("`mysql`")
+        );
+    }
+
+    #[test]
+    fn the_configuration_takes_changes_of_whole_entries() {
+        let config_of = |changes: Changes| -> Value {
+            serde_saphyr::from_str(&config(&changes).unwrap()).unwrap()
+        };
+        assert_eq!(
+            config_of(Changes::default())["automation"]["default"],
+            "auto"
+        );
+        let automation = [("automation".to_owned(), json!({"default": "ask"}))].into();
+        let changed = config_of(Changes {
+            config: automation,
+            ..Changes::default()
+        });
+        assert_eq!(changed["automation"], json!({"default": "ask"}));
+        assert_eq!(changed["site"], "site.yaml");
+    }
+}
