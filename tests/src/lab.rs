@@ -13,6 +13,7 @@ use crate::cgroup::Cgroups;
 use crate::command::{Output, failure};
 use crate::error::{IoContext, LabError, Result};
 use crate::fault::ActiveFault;
+use crate::layer::{self, Layer};
 use crate::lock::Lock;
 use crate::machine::Machine;
 use crate::mirror::Mirror;
@@ -108,7 +109,10 @@ impl Lab {
 
     /// The state with the wanted hosts in it, checked against what runs.
     fn planned(&self, base: &Base, options: &LabOptions, hosts: &[Host]) -> Result<LabState> {
-        let layers = options.layer.iter().cloned().collect::<Vec<_>>();
+        let layers = match &options.layer {
+            Some(name) => Layer::load(&self.store, name)?.stack(&base.key)?,
+            None => Vec::new(),
+        };
         let mut state = self.state()?.unwrap_or_else(|| LabState {
             created: Timestamp::now(),
             base: base.key.clone(),
@@ -221,6 +225,7 @@ impl Lab {
         cgroups.remove(self.name.as_str())?;
         network::remove(&self.name)?;
         base::remove_unfinished(&self.store, &self.name)?;
+        layer::remove_unfinished(&self.store, &self.name)?;
         package_cache::leave(&self.store, &cgroups, &self.name)?;
         cgroups.remove(self.name.as_str())?;
         match fs::remove_dir_all(self.folder.root()) {
@@ -367,7 +372,7 @@ impl Lab {
 
     /// Folders below the hosts' disks, the topmost first.
     pub(crate) fn lower_layers(&self, state: &LabState) -> Vec<PathBuf> {
-        let layers = state.layers.iter().map(|l| self.store.layers().join(l));
+        let layers = state.layers.iter().map(|l| layer::root(&self.store, l));
         layers
             .chain([self.store.bases().join(&state.base)])
             .collect()

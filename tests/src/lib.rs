@@ -9,6 +9,7 @@ mod error;
 mod fault;
 mod keys;
 mod lab;
+pub mod layer;
 mod lock;
 mod machine;
 mod mirror;

@@ -121,6 +121,17 @@ impl Machine<'_> {
         )
     }
 
+    /// Process id of the supervisor, in whose mount namespace the disk is mounted.
+    pub fn supervisor(&self) -> Result<u32> {
+        let file = self
+            .cgroups
+            .v2(&self.group())
+            .join("supervisor/cgroup.procs");
+        let text = fs::read_to_string(&file).at("read", &file)?;
+        let first = text.lines().next().and_then(|line| line.parse().ok());
+        first.ok_or_else(|| LabError::refused(format!("{} has no supervisor", self.host)))
+    }
+
     /// Freezes all of the host (or thaws it) and waits for the kernel's confirmation.
     pub fn freeze(&self, frozen: bool) -> Result<()> {
         let folder = self.cgroups.v2(&self.group()).join("host");

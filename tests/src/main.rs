@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 use comfy_table::{ContentArrangement, Table};
-use lab::{Fault, Lab, LabName, LabOptions, Mend, Progress};
+use lab::{Fault, Lab, LabName, LabOptions, Mend, Progress, Store};
 
 /// Real Debian hosts on this machine: bring them up, break them, take them down.
 #[derive(Parser)]
@@ -57,11 +57,28 @@ enum Verb {
     /// Measure Nightshift beside other tools, on hosts of its own.
     #[command(subcommand)]
     Bench(lab::bench::Bench),
+    /// Saved layers with packages installed.
+    #[command(subcommand)]
+    Layer(LayerVerb),
     /// Run a program inside the lab's namespace, where the hosts are reachable.
     Exec {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
+}
+
+#[derive(Subcommand)]
+enum LayerVerb {
+    /// Save what a host's package manager wrote; give it to new hosts with `up --layer NAME`.
+    Save {
+        name: String,
+        #[arg(default_value = "ctl1")]
+        host: String,
+    },
+    /// Show the saved layers.
+    List,
+    /// Remove a layer that no lab uses.
+    Remove { name: String },
 }
 
 fn main() -> ExitCode {
@@ -112,6 +129,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Verb::Demo(demo) => lab::demo::run(&demo, &lab, &Progress::to_stderr())?,
         Verb::Bench(bench) => lab::bench::run(&bench, &lab, &Progress::to_stderr())?,
+        Verb::Layer(verb) => layers(&lab, verb)?,
         Verb::Ssh { host, command } => {
             let error = lab.ssh_command(&host)?.args(command).exec();
             return Err(error.into());
@@ -146,6 +164,34 @@ fn break_it(lab: &Lab, text: &str) -> anyhow::Result<()> {
     match lab.fault(&fault)? {
         Some(active) => println!("fault {} `{fault}` took effect", active.id),
         None => println!("`{fault}` took effect"),
+    }
+    Ok(())
+}
+
+fn layers(lab: &Lab, verb: LayerVerb) -> anyhow::Result<()> {
+    let store = Store::from_environment();
+    match verb {
+        LayerVerb::Save { name, host } => {
+            let start = Instant::now();
+            lab.save_layer(&name, &host)?;
+            println!(
+                "saved layer `{name}` from {host} in {:.1?}",
+                start.elapsed()
+            );
+        }
+        LayerVerb::Remove { name } => {
+            lab::layer::remove(&store, &name)?;
+            println!("removed layer `{name}`");
+        }
+        LayerVerb::List => {
+            let mut table = Table::new();
+            table.set_header(["layer", "on base", "above", "saved"]);
+            for layer in lab::layer::list(&store)? {
+                let below = layer.below.join(", ");
+                table.add_row([layer.name, layer.base, below, layer.saved.to_string()]);
+            }
+            println!("{table}");
+        }
     }
     Ok(())
 }
