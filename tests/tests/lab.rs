@@ -67,7 +67,12 @@ fn traces(name: &str) -> Vec<String> {
     }
     let shown = format!("{}/", folder.display());
     let mine = |text: &str| {
-        text.contains(&shown) || text.lines().any(|l| l.split(&group).nth(1).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        text.contains(&shown)
+            || text.lines().any(|l| {
+                l.split(&group)
+                    .nth(1)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            })
     };
     for process in fs::read_dir("/proc").unwrap().flatten() {
         for file in ["cmdline", "mountinfo", "cgroup"] {
@@ -84,9 +89,11 @@ fn traces(name: &str) -> Vec<String> {
 
 /// Zombies are left to the machine's PID 1, which may take its time.
 fn assert_no_traces(name: &str) {
-    let result = wait::until(&format!("no trace of {name}"), SOON, || match traces(name) {
-        found if found.is_empty() => Ok(()),
-        found => Err(format!("{found:#?}")),
+    let result = wait::until(&format!("no trace of {name}"), SOON, || {
+        match traces(name) {
+            found if found.is_empty() => Ok(()),
+            found => Err(format!("{found:#?}")),
+        }
     });
     result.unwrap();
 }
@@ -101,7 +108,10 @@ fn network_faults_take_effect_and_are_mended() {
     assert!(!pings(&lab, "ctl3", "ctl2"));
     assert!(pings(&lab, "ctl1", "ctl2"));
     let again = lab.fault(&fault("partition ctl1,ctl2 / ctl3")).unwrap_err();
-    assert!(again.to_string().contains("lasts already, as number 1"), "{again}");
+    assert!(
+        again.to_string().contains("lasts already, as number 1"),
+        "{again}"
+    );
     lab.mend(&Mend::All).unwrap();
     assert!(pings(&lab, "ctl1", "ctl3"));
 
@@ -125,7 +135,9 @@ fn network_faults_take_effect_and_are_mended() {
 fn percent_lost(ping: &str) -> f64 {
     let words = ping.split_whitespace();
     let percent = words.clone().find_map(|word| word.strip_suffix('%'));
-    percent.and_then(|p| p.parse().ok()).unwrap_or_else(|| panic!("{ping}"))
+    percent
+        .and_then(|p| p.parse().ok())
+        .unwrap_or_else(|| panic!("{ping}"))
 }
 
 #[test]
@@ -141,12 +153,20 @@ fn unit_and_disk_faults_take_effect_and_are_mended() {
 
     lab.fault(&fault("hold-down ctl1 cron")).unwrap();
     assert!(!active(&lab, "ctl1", "cron"));
-    assert!(!lab.ssh("ctl1", &["systemctl", "restart", "cron"]).unwrap().status.success());
+    assert!(
+        !lab.ssh("ctl1", &["systemctl", "restart", "cron"])
+            .unwrap()
+            .status
+            .success()
+    );
     lab.mend(&Mend::All).unwrap();
     lab.ssh_ok("ctl1", &["systemctl", "start", "cron"]).unwrap();
     assert!(active(&lab, "ctl1", "cron"));
 
-    let state = || lab.ssh_ok("ctl1", &["ps", "-o", "stat=", "-C", "cron"]).unwrap();
+    let state = || {
+        lab.ssh_ok("ctl1", &["ps", "-o", "stat=", "-C", "cron"])
+            .unwrap()
+    };
     lab.fault(&fault("freeze ctl1 process cron")).unwrap();
     assert!(state().starts_with('T'));
     lab.mend(&Mend::All).unwrap();
@@ -160,7 +180,14 @@ fn unit_and_disk_faults_take_effect_and_are_mended() {
     lab.ssh_ok("ctl1", &ask).unwrap();
 
     lab.fault(&fault("fill-disk ctl1 /var/lib")).unwrap();
-    let write = ["dd", "if=/dev/zero", "of=/root/more", "bs=1M", "count=1", "conv=fsync"];
+    let write = [
+        "dd",
+        "if=/dev/zero",
+        "of=/root/more",
+        "bs=1M",
+        "count=1",
+        "conv=fsync",
+    ];
     let full = lab.ssh("ctl1", &write).unwrap();
     assert!(full.stderr.contains("No space left"), "{full:?}");
     lab.mend(&Mend::All).unwrap();
@@ -169,7 +196,10 @@ fn unit_and_disk_faults_take_effect_and_are_mended() {
     for (text, why) in [
         ("kill ctl1 nosuch", "nosuch.service does not run on ctl1"),
         ("hold-down ctl1 nosuch", "ctl1 has no unit nosuch.service"),
-        ("freeze ctl1 process nosuch", "no process `nosuch` runs on ctl1"),
+        (
+            "freeze ctl1 process nosuch",
+            "no process `nosuch` runs on ctl1",
+        ),
         ("fill-disk ctl1 /tmp", "is on tmpfs"),
         ("power-cut ctl2", "has no host `ctl2`; it has: ctl1"),
     ] {
@@ -189,7 +219,11 @@ fn hosts_lose_power_freeze_and_reboot() {
     assert!(!lab.status().unwrap()[0].powered);
     assert!(!pings(&lab, "ctl2", "ctl1") || !lab.ssh("ctl1", &["true"]).unwrap().status.success());
     // Bringing the lab up again does not mend.
-    let options = LabOptions { name: lab.name().clone(), hosts: 2, layer: None };
+    let options = LabOptions {
+        name: lab.name().clone(),
+        hosts: 2,
+        layer: None,
+    };
     Lab::up(&options, &Progress::quiet()).unwrap();
     assert!(!lab.status().unwrap()[0].powered);
     lab.mend(&Mend::All).unwrap();
@@ -204,9 +238,16 @@ fn hosts_lose_power_freeze_and_reboot() {
     // sshd may end the connection before the command's exit status arrives.
     let _ = lab.ssh("ctl1", &["systemctl", "reboot"]).unwrap();
     wait::until("the reboot of ctl1", SOON, || {
-        let stat = lab.ssh_limited("ctl1", &["cat", "/proc/1/stat"], b"", Duration::from_secs(5));
+        let stat = lab.ssh_limited(
+            "ctl1",
+            &["cat", "/proc/1/stat"],
+            b"",
+            Duration::from_secs(5),
+        );
         match stat {
-            Ok(out) if out.status.success() && start_time(&out.stdout) != start_time(&before) => Ok(()),
+            Ok(out) if out.status.success() && start_time(&out.stdout) != start_time(&before) => {
+                Ok(())
+            }
             other => Err(format!("{other:?}")),
         }
     })
@@ -229,13 +270,18 @@ fn a_program_in_the_labs_namespace_reaches_hosts_from_every_thread() {
         let address = (lab.hosts().unwrap()[0].address(), 22);
         runtime.block_on(async {
             let worker = tokio::spawn(tokio::net::TcpStream::connect(address));
-            let blocking = tokio::task::spawn_blocking(move || std::net::TcpStream::connect(address));
+            let blocking =
+                tokio::task::spawn_blocking(move || std::net::TcpStream::connect(address));
             worker.await.unwrap().unwrap();
             blocking.await.unwrap().unwrap();
         });
         // Nothing but the lab is reachable: no other interface than the bridge, its ports and loopback.
         let routes = fs::read_to_string("/proc/thread-self/net/route").unwrap();
-        assert_eq!(routes.lines().filter(|l| l.starts_with("br0")).count(), 1, "{routes}");
+        assert_eq!(
+            routes.lines().filter(|l| l.starts_with("br0")).count(),
+            1,
+            "{routes}"
+        );
         assert_eq!(routes.lines().count(), 2, "{routes}");
     });
 }
@@ -244,7 +290,9 @@ fn a_program_in_the_labs_namespace_reaches_hosts_from_every_thread() {
 fn host_keys_are_checked() {
     let lab = TestLab::up("keys", 2, None);
     let known = fs::read_to_string(lab.known_hosts()).unwrap();
-    let swapped = known.replace("10.77.0.11", "X").replace("10.77.0.12", "10.77.0.11");
+    let swapped = known
+        .replace("10.77.0.11", "X")
+        .replace("10.77.0.12", "10.77.0.11");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("known_hosts");
     fs::write(&file, swapped.replace("ctl1", "X").replace("ctl2", "ctl1")).unwrap();
@@ -269,14 +317,21 @@ fn up_adds_what_is_missing_and_down_leaves_nothing() {
     let name = name.as_str();
     let up = |hosts: &str| {
         let done = cli(&["--lab", name, "up", "--hosts", hosts]);
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        assert!(
+            done.status.success(),
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
     };
     up("1");
     let first = lab.ssh_ok("ctl1", &["cat", "/etc/machine-id"]).unwrap();
     lab.ssh_ok("ctl1", &["mkdir", "/run/stays"]).unwrap();
     up("2");
     lab.ssh_ok("ctl1", &["test", "-d", "/run/stays"]).unwrap();
-    assert_ne!(first, lab.ssh_ok("ctl2", &["cat", "/etc/machine-id"]).unwrap());
+    assert_ne!(
+        first,
+        lab.ssh_ok("ctl2", &["cat", "/etc/machine-id"]).unwrap()
+    );
     assert!(pings(&lab, "ctl1", "ctl2") && pings(&lab, "ctl2", "ctl1"));
     lab.fault(&fault("freeze ctl2")).unwrap();
     lab.fault(&fault("partition ctl1 / ctl2")).unwrap();
@@ -309,10 +364,17 @@ fn down_after_a_crash_half_way_leaves_nothing() {
         lab.down().unwrap();
         assert_no_traces(name);
     }
-    assert!(half_way >= 3, "only {half_way} runs were killed before their end");
+    assert!(
+        half_way >= 3,
+        "only {half_way} runs were killed before their end"
+    );
     // And a new one comes up after all that.
     let again = cli(&["--lab", name, "up", "--hosts", "1"]);
-    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    assert!(
+        again.status.success(),
+        "{}",
+        String::from_utf8_lossy(&again.stderr)
+    );
     lab.down().unwrap();
     assert_no_traces(name);
 }
@@ -324,16 +386,27 @@ fn a_layer_brings_packages_and_nothing_of_the_host() {
     // Left by a killed run.
     let _ = lab::layer::remove(&store, layer.as_str());
     let from = TestLab::up("layera", 1, None);
-    from.ssh_ok("ctl1", &["apt-get", "-qq", "install", "-y", "memcached"]).unwrap();
-    from.ssh_ok("ctl1", &["mkdir", "-p", "/var/lib/nightshift/spool"]).unwrap();
+    from.ssh_ok("ctl1", &["apt-get", "-qq", "install", "-y", "memcached"])
+        .unwrap();
+    from.ssh_ok("ctl1", &["mkdir", "-p", "/var/lib/nightshift/spool"])
+        .unwrap();
     from.save_layer(layer.as_str(), "ctl1").unwrap();
-    assert!(active(&from, "ctl1", "memcached"), "the host goes on after the save");
+    assert!(
+        active(&from, "ctl1", "memcached"),
+        "the host goes on after the save"
+    );
 
     let with = TestLab::up("layerb", 2, Some(layer.as_str()));
     for host in ["ctl1", "ctl2"] {
         assert!(active(&with, host, "memcached"));
         assert_eq!(with.ssh_ok(host, &["hostname"]).unwrap().trim(), host);
-        assert!(!with.ssh("ctl1", &["test", "-e", "/var/lib/nightshift"]).unwrap().status.success());
+        assert!(
+            !with
+                .ssh("ctl1", &["test", "-e", "/var/lib/nightshift"])
+                .unwrap()
+                .status
+                .success()
+        );
     }
     let ids: Vec<String> = [(&from, "ctl1"), (&with, "ctl1"), (&with, "ctl2")]
         .map(|(lab, host)| lab.ssh_ok(host, &["cat", "/etc/machine-id"]).unwrap())
@@ -372,14 +445,32 @@ fn without_root_it_says_what_is_missing_and_does_nothing() {
 #[test]
 fn wrong_words_are_refused_where_the_user_looks() {
     for (arguments, expected) in [
-        (&["--lab", "A b", "status"][..], "lower-case letters and digits"),
+        (
+            &["--lab", "A b", "status"][..],
+            "lower-case letters and digits",
+        ),
         (&["--lab", "nosuchlab", "ssh", "ctl1"], "is not up"),
         (&["--lab", "nosuchlab", "exec", "true"], "is not up"),
-        (&["--lab", "nosuchlab", "fault", "melt", "ctl1"], "expected one of partition"),
-        (&["--lab", "nosuchlab", "fault", "kill", "ctl1", "a"], "it has: none (not up)"),
-        (&["--lab", "nosuchlab", "up", "--hosts", "0"], "expected 1 to 9"),
-        (&["--lab", "nosuchlab", "up", "--layer", "nosuch"], "no layer `nosuch`"),
-        (&["--lab", "nosuchlab", "layer", "save", "../x"], "lower-case letters, digits and dashes"),
+        (
+            &["--lab", "nosuchlab", "fault", "melt", "ctl1"],
+            "expected one of partition",
+        ),
+        (
+            &["--lab", "nosuchlab", "fault", "kill", "ctl1", "a"],
+            "it has: none (not up)",
+        ),
+        (
+            &["--lab", "nosuchlab", "up", "--hosts", "0"],
+            "expected 1 to 9",
+        ),
+        (
+            &["--lab", "nosuchlab", "up", "--layer", "nosuch"],
+            "no layer `nosuch`",
+        ),
+        (
+            &["--lab", "nosuchlab", "layer", "save", "../x"],
+            "lower-case letters, digits and dashes",
+        ),
     ] {
         let output = cli(arguments);
         let told = String::from_utf8_lossy(&output.stderr);
