@@ -177,7 +177,7 @@ fn repair_cancelled() -> Shape {
         steps: vec![
             undone_by("ctl1", "undo a", step(0, &[], on("ctl1", "do a"))),
             undone_by("ctl2", "undo b", step(1, &[0], on("ctl2", "do b"))),
-            step(2, &[0], wait(3_000)),
+            step(2, &[0], wait(30_000)),
             step(3, &[1, 2], on("ctl3", "do c")),
         ],
         scripts: vec![("do b", vec![Deed::done(30)])],
@@ -289,7 +289,7 @@ impl Shape {
 fn a_killed_bot_resumes_at_every_point() {
     for shape in shapes() {
         let points = shape.live_through(&[], 0)[0];
-        assert!(points >= 20, "{}: only {points} points", shape.name);
+        assert!(points >= 15, "{}: only {points} points", shape.name);
         for kill in 1..=points {
             for downtime in [0, 7, 3_600] {
                 shape.live_through(&[kill], downtime);
