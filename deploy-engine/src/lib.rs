@@ -4,6 +4,7 @@
 //! The crate knows nothing of alerts, runbooks or chat.
 #![doc(test(attr(deny(warnings))))]
 
+pub mod agent;
 pub mod wire;
 
 #[cfg(feature = "engine")]
