@@ -15,16 +15,30 @@ use super::{
 use crate::wire::{Command, Outcome, Progress, Resource, ResourceId, State, Work};
 
 /// Where systemd reads unit files: a change there is not seen until it reads them again.
-const UNIT_DIRS: [&str; 3] = ["/etc/systemd/system/", "/lib/systemd/system/", "/usr/lib/systemd/system/"];
+const UNIT_DIRS: [&str; 3] = [
+    "/etc/systemd/system/",
+    "/lib/systemd/system/",
+    "/usr/lib/systemd/system/",
+];
 
 /// Runs one work to its outcome.
 pub fn work(root: &Root, exec: &Exec, work: &Work, tell: &mut dyn FnMut(Progress)) -> Outcome {
     let outcome = match work {
         Work::Fetch { packages } => match apt::fetch(root, exec, packages, tell) {
-            Ok(output) => Outcome::Done { changed: vec![], output },
-            Err(what) => Outcome::Failed { at: None, what, output: None },
+            Ok(output) => Outcome::Done {
+                changed: vec![],
+                output,
+            },
+            Err(what) => Outcome::Failed {
+                at: None,
+                what,
+                output: None,
+            },
         },
-        Work::Apply { resources, expected } => {
+        Work::Apply {
+            resources,
+            expected,
+        } => {
             let mut apply = Apply {
                 root,
                 exec,
@@ -36,8 +50,14 @@ pub fn work(root: &Root, exec: &Exec, work: &Work, tell: &mut dyn FnMut(Progress
                 lists_changed: false,
                 units_changed: false,
             };
-            match resources.iter().try_for_each(|resource| apply.one(resource)) {
-                Ok(()) => Outcome::Done { changed: apply.changed, output: None },
+            match resources
+                .iter()
+                .try_for_each(|resource| apply.one(resource))
+            {
+                Ok(()) => Outcome::Done {
+                    changed: apply.changed,
+                    output: None,
+                },
                 Err(outcome) => outcome,
             }
         }
@@ -57,11 +77,22 @@ pub fn work(root: &Root, exec: &Exec, work: &Work, tell: &mut dyn FnMut(Progress
 
 fn run(exec: &Exec, command: &Command) -> Outcome {
     match exec.run(command) {
-        Err(what) => Outcome::Failed { at: None, what, output: None },
-        Ok(output) if output.ok() => Outcome::Done { changed: vec![], output: Some(output) },
+        Err(what) => Outcome::Failed {
+            at: None,
+            what,
+            output: None,
+        },
+        Ok(output) if output.ok() => Outcome::Done {
+            changed: vec![],
+            output: Some(output),
+        },
         Ok(output) => {
             let argv: Vec<&str> = command.argv.iter().map(String::as_str).collect();
-            Outcome::Failed { at: None, what: failure(&argv, &output), output: Some(output) }
+            Outcome::Failed {
+                at: None,
+                what: failure(&argv, &output),
+                output: Some(output),
+            }
         }
     }
 }
@@ -87,17 +118,25 @@ impl Apply<'_> {
         }
         let id = resource.id();
         if self.exec.out_of_time() {
-            return Err(failed(id, "its turn did not come before the step's time was up".to_owned()));
+            return Err(failed(
+                id,
+                "its turn did not come before the step's time was up".to_owned(),
+            ));
         }
         if package::Wanted::of(resource).is_some() {
-            return if self.packages_done { Ok(()) } else { self.packages() };
+            return if self.packages_done {
+                Ok(())
+            } else {
+                self.packages()
+            };
         }
         let judged = observe_one(self.root, self.exec, resource);
         let Some(diff) = self.checked(&id, judged)? else {
             return Ok(());
         };
         (self.tell)(Progress::ResourceStarted { id: id.clone() });
-        self.act(resource).map_err(|what| failed(id.clone(), what))?;
+        self.act(resource)
+            .map_err(|what| failed(id.clone(), what))?;
         // A guarded command looks at its guard itself.
         if !matches!(resource, Resource::Command { .. }) {
             self.verify(resource)?;
@@ -110,13 +149,20 @@ impl Apply<'_> {
     fn checked(&mut self, id: &ResourceId, judged: Judged) -> Result<Option<Vec<String>>, Outcome> {
         let diff = match judged.state {
             State::Same => {
-                (self.tell)(Progress::ResourceDone { id: id.clone(), changed: false, diff: vec![] });
+                (self.tell)(Progress::ResourceDone {
+                    id: id.clone(),
+                    changed: false,
+                    diff: vec![],
+                });
                 return Ok(None);
             }
             State::WillChange { diff } => diff,
             State::Cannot { why } => return Err(failed(id.clone(), why)),
             State::Unknown { why } => {
-                return Err(failed(id.clone(), format!("how it is now is unknown, so nothing was done: {why}")));
+                return Err(failed(
+                    id.clone(),
+                    format!("how it is now is unknown, so nothing was done: {why}"),
+                ));
             }
         };
         match self.expected.get(id) {
@@ -131,7 +177,11 @@ impl Apply<'_> {
 
     fn done(&mut self, id: ResourceId, diff: Vec<String>) {
         self.changed.push(id.clone());
-        (self.tell)(Progress::ResourceDone { id, changed: true, diff });
+        (self.tell)(Progress::ResourceDone {
+            id,
+            changed: true,
+            diff,
+        });
     }
 
     fn verify(&self, resource: &Resource) -> Result<(), Outcome> {
@@ -139,23 +189,34 @@ impl Apply<'_> {
         match state {
             State::Same => Ok(()),
             State::WillChange { diff } => {
-                let what = format!("it was changed, but is still not as wanted: {}", diff.join("; "));
+                let what = format!(
+                    "it was changed, but is still not as wanted: {}",
+                    diff.join("; ")
+                );
                 Err(failed(resource.id(), what))
             }
-            State::Cannot { why } | State::Unknown { why } => {
-                Err(failed(resource.id(), format!("it was changed, but then: {why}")))
-            }
+            State::Cannot { why } | State::Unknown { why } => Err(failed(
+                resource.id(),
+                format!("it was changed, but then: {why}"),
+            )),
         }
     }
 
     fn packages(&mut self) -> Result<(), Outcome> {
         self.packages_done = true;
-        let all: Vec<&Resource> =
-            self.resources.iter().filter(|r| package::Wanted::of(r).is_some()).collect();
-        let wanted: Vec<package::Wanted<'_>> = all.iter().filter_map(|r| package::Wanted::of(r)).collect();
+        let all: Vec<&Resource> = self
+            .resources
+            .iter()
+            .filter(|r| package::Wanted::of(r).is_some())
+            .collect();
+        let wanted: Vec<package::Wanted<'_>> =
+            all.iter().filter_map(|r| package::Wanted::of(r)).collect();
         let survey = apt::survey(self.root, self.exec, &wanted);
         // The lists are fetched where they are needed, so a package that cannot be had shows in the transaction.
-        let pending = super::resource::Pending { repositories: true, ..Default::default() };
+        let pending = super::resource::Pending {
+            repositories: true,
+            ..Default::default()
+        };
         let mut open = Vec::new();
         for (resource, wanted) in all.iter().zip(&wanted) {
             let judged = package::look(*wanted, &survey, &pending);
@@ -163,7 +224,9 @@ impl Apply<'_> {
                 open.push((*resource, diff));
             }
         }
-        let Some((first, _)) = open.first() else { return Ok(()) };
+        let Some((first, _)) = open.first() else {
+            return Ok(());
+        };
         let at = first.id();
         for (resource, _) in &open {
             (self.tell)(Progress::ResourceStarted { id: resource.id() });
@@ -196,9 +259,15 @@ impl Apply<'_> {
                 file::apply(root, exec, &accounts, &wanted)
             }
             Local::Directory(wanted) => directory::apply(root, &accounts, &wanted),
-            Local::Group { name, system, absent } => accounts::apply_group(exec, name, system, absent),
+            Local::Group {
+                name,
+                system,
+                absent,
+            } => accounts::apply_group(exec, name, system, absent),
             Local::User(wanted) => accounts::apply_user(exec, &accounts, &wanted),
-            Local::Unit(wanted) => unit::apply(root, exec, &wanted, std::mem::take(&mut self.units_changed)),
+            Local::Unit(wanted) => {
+                unit::apply(root, exec, &wanted, std::mem::take(&mut self.units_changed))
+            }
             Local::Sysctl { key, value } => sysctl::apply(root, exec, &accounts, key, value),
             Local::Command(wanted) => command::apply(root, exec, &wanted),
         }
@@ -206,7 +275,11 @@ impl Apply<'_> {
 }
 
 fn failed(at: ResourceId, what: String) -> Outcome {
-    Outcome::Failed { at: Some(at), what, output: None }
+    Outcome::Failed {
+        at: Some(at),
+        what,
+        output: None,
+    }
 }
 
 #[cfg(test)]
@@ -238,7 +311,15 @@ mod tests {
         let owner = fs::metadata(dir.path()).unwrap().uid().to_string();
         let exec = Exec::new(root.clone());
         let apply = |resources: Vec<Resource>, expected: &BTreeMap<ResourceId, String>| {
-            work(&root, &exec, &Work::Apply { resources, expected: expected.clone() }, &mut |_| {})
+            work(
+                &root,
+                &exec,
+                &Work::Apply {
+                    resources,
+                    expected: expected.clone(),
+                },
+                &mut |_| {},
+            )
         };
         let (a, b) = (file("/etc/a", "1\n", &owner), file("/etc/b", "1\n", &owner));
         let planned: BTreeMap<ResourceId, String> = [&a, &b]
@@ -247,13 +328,31 @@ mod tests {
         // Somebody else makes b in the meantime, in another way.
         fs::write(dir.path().join("etc/b"), "theirs\n").unwrap();
         let outcome = apply(vec![a.clone(), b.clone()], &planned);
-        assert!(matches!(&outcome, Outcome::Drifted { at, .. } if *at == b.id()), "{outcome:?}");
-        assert_eq!(fs::read_to_string(dir.path().join("etc/b")).unwrap(), "theirs\n");
+        assert!(
+            matches!(&outcome, Outcome::Drifted { at, .. } if *at == b.id()),
+            "{outcome:?}"
+        );
+        assert_eq!(
+            fs::read_to_string(dir.path().join("etc/b")).unwrap(),
+            "theirs\n"
+        );
         // a was done before: it is as wanted, so its digest no longer matters.
         fs::remove_file(dir.path().join("etc/b")).unwrap();
         let outcome = apply(vec![a.clone(), b.clone()], &planned);
-        assert_eq!(outcome, Outcome::Done { changed: vec![b.id()], output: None });
+        assert_eq!(
+            outcome,
+            Outcome::Done {
+                changed: vec![b.id()],
+                output: None
+            }
+        );
         let outcome = apply(vec![a, b], &planned);
-        assert_eq!(outcome, Outcome::Done { changed: vec![], output: None });
+        assert_eq!(
+            outcome,
+            Outcome::Done {
+                changed: vec![],
+                output: None
+            }
+        );
     }
 }

@@ -36,7 +36,8 @@ const QUIET_WAIT: Duration = Duration::from_secs(600);
 const QUIET_POLL: Duration = Duration::from_millis(200);
 const POLICY_RC: &str = "/usr/sbin/policy-rc.d";
 /// Our policy is known by this line, so a left-over one can be told from one that an administrator put there.
-const POLICY_RC_TEXT: &str = "#!/bin/sh\n# nightshift: services are started by their own steps\nexit 101\n";
+const POLICY_RC_TEXT: &str =
+    "#!/bin/sh\n# nightshift: services are started by their own steps\nexit 101\n";
 
 /// Asks dpkg, and apt where dpkg's word is not enough.
 pub fn survey(root: &Root, exec: &Exec, wanted: &[Wanted<'_>]) -> Packages {
@@ -46,7 +47,12 @@ pub fn survey(root: &Root, exec: &Exec, wanted: &[Wanted<'_>]) -> Packages {
     let names: BTreeSet<&str> = wanted.iter().map(|w| w.name).collect();
     let installed = match installed(root, &names) {
         Ok(installed) => installed,
-        Err(why) => return Packages { policy_error: Some(why), ..Packages::default() },
+        Err(why) => {
+            return Packages {
+                policy_error: Some(why),
+                ..Packages::default()
+            };
+        }
     };
     let open: BTreeSet<&str> = wanted
         .iter()
@@ -54,7 +60,10 @@ pub fn survey(root: &Root, exec: &Exec, wanted: &[Wanted<'_>]) -> Packages {
         .map(|w| w.name)
         .filter(|name| super::resource::plain_name("package", name, "+.-").is_ok())
         .collect();
-    let mut packages = Packages { installed, ..Packages::default() };
+    let mut packages = Packages {
+        installed,
+        ..Packages::default()
+    };
     if !open.is_empty() {
         packages.lists_will_be_fetched = lists_are_old(root, SystemTime::now());
         match policy(exec, &open) {
@@ -68,10 +77,16 @@ pub fn survey(root: &Root, exec: &Exec, wanted: &[Wanted<'_>]) -> Packages {
 fn installed(root: &Root, names: &BTreeSet<&str>) -> Result<BTreeMap<String, Installed>, String> {
     let bytes = fs::read(root.at("/var/lib/dpkg/status"))
         .map_err(|error| format!("expected to read dpkg's status, found: {error}"))?;
-    Ok(package::parse_status(&String::from_utf8_lossy(&bytes), names))
+    Ok(package::parse_status(
+        &String::from_utf8_lossy(&bytes),
+        names,
+    ))
 }
 
-fn policy(exec: &Exec, names: &BTreeSet<&str>) -> Result<BTreeMap<String, package::Policy>, String> {
+fn policy(
+    exec: &Exec,
+    names: &BTreeSet<&str>,
+) -> Result<BTreeMap<String, package::Policy>, String> {
     let mut argv = vec!["apt-cache", "policy"];
     argv.extend(names);
     Ok(package::parse_policy(&exec.text(&argv, POLICY_TIMEOUT)?))
@@ -98,7 +113,12 @@ fn lists_are_old(root: &Root, now: SystemTime) -> bool {
 
 fn update(root: &Root, exec: &Exec) -> Result<(), String> {
     let argv = ["apt-get", "-q", "-o", LOCK_WAIT, "update"];
-    let output = exec.helper_with(&argv, None, &[("DEBIAN_FRONTEND", "noninteractive")], UPDATE_TIMEOUT)?;
+    let output = exec.helper_with(
+        &argv,
+        None,
+        &[("DEBIAN_FRONTEND", "noninteractive")],
+        UPDATE_TIMEOUT,
+    )?;
     // apt-get update ends with 0 although a source could not be reached; the packages then decide whether that matters.
     if !output.ok() {
         return Err(failure(&argv, &output));
@@ -108,32 +128,64 @@ fn update(root: &Root, exec: &Exec) -> Result<(), String> {
 }
 
 /// Downloads what is not installed yet, installs nothing.
-pub fn fetch(root: &Root, exec: &Exec, names: &[String], on_progress: &mut dyn FnMut(Progress)) -> Result<Option<CommandOutput>, String> {
-    let wanted: Vec<Wanted<'_>> = names.iter().map(|name| Wanted { name, version: None, absent: false }).collect();
+pub fn fetch(
+    root: &Root,
+    exec: &Exec,
+    names: &[String],
+    on_progress: &mut dyn FnMut(Progress),
+) -> Result<Option<CommandOutput>, String> {
+    let wanted: Vec<Wanted<'_>> = names
+        .iter()
+        .map(|name| Wanted {
+            name,
+            version: None,
+            absent: false,
+        })
+        .collect();
     let open = missing(root, exec, &wanted, false)?;
     if open.is_empty() {
         return Ok(None);
     }
     let output = apt_get(exec, &["--download-only", "install"], &open, on_progress)?;
-    if output.ok() { Ok(Some(output)) } else { Err(failure(&["apt-get", "--download-only", "install"], &output)) }
+    if output.ok() {
+        Ok(Some(output))
+    } else {
+        Err(failure(&["apt-get", "--download-only", "install"], &output))
+    }
 }
 
 /// The packages still to be installed, as apt's arguments, after fetching lists if that is needed.
-fn missing(root: &Root, exec: &Exec, wanted: &[Wanted<'_>], lists_changed: bool) -> Result<Vec<String>, String> {
+fn missing(
+    root: &Root,
+    exec: &Exec,
+    wanted: &[Wanted<'_>],
+    lists_changed: bool,
+) -> Result<Vec<String>, String> {
     for w in wanted {
         super::resource::plain_name("package", w.name, "+.-")?;
     }
     let mut packages = survey(root, exec, wanted);
     let open = |packages: &Packages| -> Vec<String> {
-        let open = wanted.iter().filter(|w| !w.absent && !package::settled(**w, packages.installed.get(w.name)));
-        open.map(|w| w.version.map_or_else(|| w.name.to_owned(), |v| format!("{}={v}", w.name))).collect()
+        let open = wanted
+            .iter()
+            .filter(|w| !w.absent && !package::settled(**w, packages.installed.get(w.name)));
+        open.map(|w| {
+            w.version
+                .map_or_else(|| w.name.to_owned(), |v| format!("{}={v}", w.name))
+        })
+        .collect()
     };
     if open(&packages).is_empty() {
         return Ok(vec![]);
     }
     let unavailable = |packages: &Packages| {
         let pending = super::resource::Pending::default();
-        let strict = |w: &&Wanted<'_>| matches!(package::look(**w, packages, &pending).state, crate::wire::State::Cannot { .. });
+        let strict = |w: &&Wanted<'_>| {
+            matches!(
+                package::look(**w, packages, &pending).state,
+                crate::wire::State::Cannot { .. }
+            )
+        };
         wanted.iter().find(|w| strict(w)).map(|w| w.name.to_owned())
     };
     if lists_changed || packages.lists_will_be_fetched || unavailable(&packages).is_some() {
@@ -142,7 +194,9 @@ fn missing(root: &Root, exec: &Exec, wanted: &[Wanted<'_>], lists_changed: bool)
     }
     match (packages.policy_error.take(), unavailable(&packages)) {
         (Some(why), _) => Err(why),
-        (None, Some(name)) => Err(format!("no package source has {name} as wanted, also not after fetching the package lists")),
+        (None, Some(name)) => Err(format!(
+            "no package source has {name} as wanted, also not after fetching the package lists"
+        )),
         (None, None) => Ok(open(&packages)),
     }
 }
@@ -176,7 +230,12 @@ pub fn transaction(
 }
 
 /// Runs apt-get; after an interrupted dpkg (a power cut, a kill) lets dpkg finish and runs it once more.
-fn run_apt(exec: &Exec, verb: &[&str], packages: &[String], on_progress: &mut dyn FnMut(Progress)) -> Result<(), String> {
+fn run_apt(
+    exec: &Exec,
+    verb: &[&str],
+    packages: &[String],
+    on_progress: &mut dyn FnMut(Progress),
+) -> Result<(), String> {
     let output = apt_get(exec, verb, packages, on_progress)?;
     if output.ok() {
         return Ok(());
@@ -190,13 +249,28 @@ fn run_apt(exec: &Exec, verb: &[&str], packages: &[String], on_progress: &mut dy
     if !output.stderr.contains("dpkg was interrupted") {
         return Err(failed(&output));
     }
-    let argv = ["dpkg", "--configure", "-a", "--force-confdef", "--force-confold"];
-    let mended = exec.helper_with(&argv, None, &[("DEBIAN_FRONTEND", "noninteractive")], INSTALL_TIMEOUT)?;
+    let argv = [
+        "dpkg",
+        "--configure",
+        "-a",
+        "--force-confdef",
+        "--force-confold",
+    ];
+    let mended = exec.helper_with(
+        &argv,
+        None,
+        &[("DEBIAN_FRONTEND", "noninteractive")],
+        INSTALL_TIMEOUT,
+    )?;
     if !mended.ok() {
         return Err(failure(&argv, &mended));
     }
     let output = apt_get(exec, verb, packages, on_progress)?;
-    if output.ok() { Ok(()) } else { Err(failed(&output)) }
+    if output.ok() {
+        Ok(())
+    } else {
+        Err(failed(&output))
+    }
 }
 
 fn apt_get(
@@ -208,7 +282,15 @@ fn apt_get(
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| format!("expected a pipe for apt's status, found: {error}"))?;
     inherit(&writer)?;
-    let mut argv: Vec<String> = ["apt-get", "-y", "-q", "--no-install-recommends", "--allow-downgrades"].map(str::to_owned).to_vec();
+    let mut argv: Vec<String> = [
+        "apt-get",
+        "-y",
+        "-q",
+        "--no-install-recommends",
+        "--allow-downgrades",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     let status = format!("APT::Status-Fd={}", writer.as_raw_fd());
     for option in [
         LOCK_WAIT,
@@ -228,7 +310,10 @@ fn apt_get(
     ];
     let command = Command {
         argv,
-        env: env.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect(),
+        env: env
+            .iter()
+            .map(|&(k, v)| (k.to_owned(), v.to_owned()))
+            .collect(),
         stdin: None,
         user: None,
         timeout_seconds: INSTALL_TIMEOUT.as_secs().try_into().unwrap_or(u32::MAX),
@@ -241,7 +326,14 @@ fn apt_get(
             on_progress(Progress::Advance { done, total: 100 });
         }
     };
-    exec.run_with_status(&command, Some(StatusPipe { reader, writer, on_line: &mut on_line }))
+    exec.run_with_status(
+        &command,
+        Some(StatusPipe {
+            reader,
+            writer,
+            on_line: &mut on_line,
+        }),
+    )
 }
 
 /// apt gets the pipe under its own number; the next program that this process starts is apt.
@@ -257,7 +349,11 @@ fn parse_progress(line: &str) -> Option<u32> {
         return None;
     }
     // A package may carry its architecture (`libc6:amd64`): the percentage is the first number with a fraction.
-    let percent = parts.find_map(|part| part.contains('.').then(|| part.parse::<f64>().ok()).flatten())?;
+    let percent = parts.find_map(|part| {
+        part.contains('.')
+            .then(|| part.parse::<f64>().ok())
+            .flatten()
+    })?;
     (0.0..=100.0).contains(&percent).then_some(percent as u32)
 }
 
@@ -286,20 +382,28 @@ impl Quiet {
         let began = Instant::now();
         while let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             if began.elapsed() >= QUIET_WAIT || exec.out_of_time() || exec.cancelled() {
-                return Err(format!("expected the lock of policy-rc.d, found another installation: {error}"));
+                return Err(format!(
+                    "expected the lock of policy-rc.d, found another installation: {error}"
+                ));
             }
             std::thread::sleep(QUIET_POLL);
         }
         let path = root.at(POLICY_RC);
         if path.exists() && !is_ours(&path) {
-            return Ok(Self { _lock: lock, path: None });
+            return Ok(Self {
+                _lock: lock,
+                path: None,
+            });
         }
         let put = durable::write_beside(&path, POLICY_RC_TEXT.as_bytes()).and_then(|temporary| {
             fs::set_permissions(&temporary, fs::Permissions::from_mode(0o755))?;
             durable::rename_into_place(&temporary, &path)
         });
         put.map_err(|error| format!("expected to write {POLICY_RC}, found: {error}"))?;
-        Ok(Self { _lock: lock, path: Some(path) })
+        Ok(Self {
+            _lock: lock,
+            path: Some(path),
+        })
     }
 }
 
@@ -333,7 +437,10 @@ mod tests {
     #[test]
     fn progress_lines() {
         for (line, expected) in [
-            ("pmstatus:memcached:40.2000:Unpacking memcached (amd64)", Some(40)),
+            (
+                "pmstatus:memcached:40.2000:Unpacking memcached (amd64)",
+                Some(40),
+            ),
             ("pmstatus:libc6:amd64:12.5:Preparing: libc6", Some(12)),
             ("dlstatus:3:99.9:Retrieving file 3 of 3", Some(99)),
             ("pmconffile:/etc/x:1.0:'a' 'b'", None),
@@ -351,7 +458,10 @@ mod tests {
         fs::create_dir_all(dir.path().join("usr/sbin")).unwrap();
         let policy = dir.path().join("usr/sbin/policy-rc.d");
         let quiet = Quiet::begin(&root, &Exec::new(root.clone())).unwrap();
-        assert_eq!(fs::metadata(&policy).unwrap().permissions().mode() & 0o777, 0o755);
+        assert_eq!(
+            fs::metadata(&policy).unwrap().permissions().mode() & 0o777,
+            0o755
+        );
         // A running installation keeps it.
         remove_left_over(&root);
         assert!(policy.exists());
@@ -375,8 +485,15 @@ mod tests {
         assert!(lists_are_old(&root, now));
         fs::create_dir_all(dir.path().join("var/lib/apt/lists")).unwrap();
         assert!(lists_are_old(&root, now));
-        fs::write(dir.path().join("var/lib/apt/lists/deb_main_Packages.lz4"), "").unwrap();
+        fs::write(
+            dir.path().join("var/lib/apt/lists/deb_main_Packages.lz4"),
+            "",
+        )
+        .unwrap();
         assert!(!lists_are_old(&root, SystemTime::now()));
-        assert!(lists_are_old(&root, now + LISTS_MAX_AGE + Duration::from_secs(60)));
+        assert!(lists_are_old(
+            &root,
+            now + LISTS_MAX_AGE + Duration::from_secs(60)
+        ));
     }
 }

@@ -3,9 +3,9 @@
 use std::{
     cell::Cell,
     collections::BTreeMap,
-    io::{self, Read, Write},
+    io::{self, Write},
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::process::{CommandExt, ExitStatusExt},
     },
     process::{Child, ChildStdin, Stdio},
@@ -120,10 +120,10 @@ impl Exec {
     }
 
     /// An error: the program could not be started for another reason than that it does not exist.
-    pub fn run_with_status(
-        &self,
-        command: &Command,
-        status: Option<StatusPipe<'_>>,
+    pub fn run_with_status<'a>(
+        &'a self,
+        command: &'a Command,
+        status: Option<StatusPipe<'a>>,
     ) -> Result<CommandOutput, String> {
         let began = Instant::now();
         let child = match self.spawn(command) {
@@ -137,25 +137,35 @@ impl Exec {
     }
 
     fn spawn(&self, command: &Command) -> Result<Child, SpawnError> {
-        let (program, arguments) = command
-            .argv
-            .split_first()
-            .ok_or_else(|| SpawnError::Other("expected a program to run, found an empty argument vector".into()))?;
+        let (program, arguments) = command.argv.split_first().ok_or_else(|| {
+            SpawnError::Other("expected a program to run, found an empty argument vector".into())
+        })?;
         let mut process = std::process::Command::new(program);
         process
             .args(arguments)
             .env_clear()
             .envs(self.environment(&command.env))
             .process_group(0)
-            .stdin(if command.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdin(if command.stdin.is_some() {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         process.current_dir("/");
         if let Some(user) = &command.user {
             let account = Accounts::read(&self.root)
-                .and_then(|accounts| accounts.user(user).cloned().ok_or_else(|| format!("expected the user {user} to run {program} as, found no such user")))
+                .and_then(|accounts| {
+                    accounts.user(user).cloned().ok_or_else(|| {
+                        format!("expected the user {user} to run {program} as, found no such user")
+                    })
+                })
                 .map_err(SpawnError::Other)?;
-            process.uid(account.uid).gid(account.gid).env("HOME", &account.home);
+            process
+                .uid(account.uid)
+                .gid(account.gid)
+                .env("HOME", &account.home);
         }
         process.spawn().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => SpawnError::NotFound,
@@ -201,7 +211,7 @@ struct Watch<'a> {
     stdin: Option<ChildStdin>,
     input: &'a [u8],
     streams: [Stream; 2],
-    status: Option<(Stream, Vec<u8>, &'a mut dyn FnMut(&str))>,
+    status: Option<Lines<'a>>,
     deadline: Instant,
     cancelled: &'a AtomicBool,
     /// When its end was asked for, and whether by the clock.
@@ -233,8 +243,11 @@ impl<'a> Watch<'a> {
             pidfd,
             stdin,
             input: command.stdin.as_deref().unwrap_or_default().as_bytes(),
-            streams: [Stream::new(stdout.into(), limit), Stream::new(stderr.into(), limit)],
-            status: status.map(|s| (Stream::new(s.reader, 0), Vec::new(), s.on_line)),
+            streams: [
+                Stream::new(stdout.into(), limit),
+                Stream::new(stderr.into(), limit),
+            ],
+            status: status.map(Lines::new),
             deadline,
             cancelled,
             ending: Cell::new(None),
@@ -307,14 +320,17 @@ impl<'a> Watch<'a> {
             for (index, stream) in self.streams.iter().enumerate().filter(|(_, s)| s.open) {
                 fds.push((index, PollFd::from_borrowed_fd(stream.fd.as_fd(), readable)));
             }
-            if let Some((stream, _, _)) = self.status.as_ref().filter(|(s, _, _)| s.open) {
-                fds.push((2, PollFd::from_borrowed_fd(stream.fd.as_fd(), readable)));
+            if let Some(lines) = self.status.as_ref().filter(|lines| lines.open) {
+                fds.push((2, PollFd::from_borrowed_fd(lines.fd.as_fd(), readable)));
             }
             if let Some(stdin) = &self.stdin {
                 fds.push((3, PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::OUT)));
             }
             if !exited {
-                fds.push((4, PollFd::from_borrowed_fd(self.pidfd.as_fd(), PollFlags::IN)));
+                fds.push((
+                    4,
+                    PollFd::from_borrowed_fd(self.pidfd.as_fd(), PollFlags::IN),
+                ));
             }
             let mut polled: Vec<PollFd<'_>> = fds.iter().map(|(_, fd)| fd.clone()).collect();
             let wait = Timespec {
@@ -323,7 +339,9 @@ impl<'a> Watch<'a> {
             };
             match poll(&mut polled, Some(&wait)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(format!("expected to wait for a program, found: {error}")),
+                Err(error) => {
+                    return Err(format!("expected to wait for a program, found: {error}"));
+                }
             }
             for ((index, _), fd) in fds.iter().zip(&polled) {
                 ready[*index] = !fd.revents().is_empty();
@@ -332,8 +350,8 @@ impl<'a> Watch<'a> {
         for (stream, _) in self.streams.iter_mut().zip(ready).filter(|(_, r)| *r) {
             stream.read();
         }
-        if ready[2] {
-            self.read_status();
+        if let Some(lines) = self.status.as_mut().filter(|_| ready[2]) {
+            lines.read();
         }
         if ready[3] {
             self.write_input();
@@ -350,24 +368,6 @@ impl<'a> Watch<'a> {
         }
         if self.input.is_empty() {
             self.stdin = None;
-        }
-    }
-
-    fn read_status(&mut self) {
-        let Some((stream, line, on_line)) = &mut self.status else { return };
-        let mut buffer = [0; 4096];
-        match rustix::io::read(&stream.fd, &mut buffer) {
-            Ok(0) | Err(_) => stream.open = false,
-            Ok(count) => {
-                for &byte in &buffer[..count] {
-                    if byte == b'\n' {
-                        on_line(&String::from_utf8_lossy(line));
-                        line.clear();
-                    } else {
-                        line.push(byte);
-                    }
-                }
-            }
         }
     }
 }
@@ -391,6 +391,44 @@ impl Stream {
     }
 }
 
+/// The status pipe while it is read.
+struct Lines<'a> {
+    fd: OwnedFd,
+    line: Vec<u8>,
+    on_line: &'a mut dyn FnMut(&str),
+    open: bool,
+}
+
+impl<'a> Lines<'a> {
+    /// Closes this side's copy of the writing end: the child has its own by now.
+    fn new(pipe: StatusPipe<'a>) -> Self {
+        drop(pipe.writer);
+        Self {
+            fd: pipe.reader,
+            line: Vec::new(),
+            on_line: pipe.on_line,
+            open: true,
+        }
+    }
+
+    fn read(&mut self) {
+        let mut buffer = [0; 4096];
+        match rustix::io::read(&self.fd, &mut buffer) {
+            Ok(0) | Err(_) => self.open = false,
+            Ok(count) => {
+                for &byte in &buffer[..count] {
+                    if byte == b'\n' {
+                        (self.on_line)(&String::from_utf8_lossy(&self.line));
+                        self.line.clear();
+                    } else {
+                        self.line.push(byte);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// What people read when a command failed: its words, how it ended, its last lines.
 pub fn failure(argv: &[&str], output: &CommandOutput) -> String {
     let how = match output.exit {
@@ -399,7 +437,11 @@ pub fn failure(argv: &[&str], output: &CommandOutput) -> String {
         Exit::TimedOut => format!("no end after {} s (killed)", output.took_ms / 1000),
         Exit::NotFound => "no such program".to_owned(),
     };
-    let said = if output.stderr.trim().is_empty() { &output.stdout } else { &output.stderr };
+    let said = if output.stderr.trim().is_empty() {
+        &output.stdout
+    } else {
+        &output.stderr
+    };
     let last = last_lines(said, 10);
     let command = argv.join(" ");
     if last.is_empty() {
@@ -413,4 +455,116 @@ pub fn failure(argv: &[&str], output: &CommandOutput) -> String {
 pub fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exec() -> Exec {
+        Exec::new(Root::new("/"))
+    }
+
+    fn command(argv: &[&str], timeout_seconds: u32, output_limit_bytes: u32) -> Command {
+        Command {
+            argv: argv.iter().map(|&a| a.to_owned()).collect(),
+            env: BTreeMap::new(),
+            stdin: None,
+            user: None,
+            timeout_seconds,
+            output_limit_bytes,
+        }
+    }
+
+    #[test]
+    fn ends_are_told_apart() {
+        for (argv, exit) in [
+            (vec!["true"], Exit::Code(0)),
+            (vec!["sh", "-c", "exit 7"], Exit::Code(7)),
+            (vec!["sh", "-c", "kill -9 $$"], Exit::Signal(9)),
+            (vec!["no-such-program-here"], Exit::NotFound),
+        ] {
+            assert_eq!(
+                exec().run(&command(&argv, 5, 100)).unwrap().exit,
+                exit,
+                "{argv:?}"
+            );
+        }
+        assert!(exec().run(&command(&[], 5, 100)).is_err());
+    }
+
+    #[test]
+    fn environment_and_input_are_ours() {
+        let mut asked = command(&["sh", "-c", "echo $PATH $LC_ALL $X; cat"], 5, 1000);
+        asked.env.insert("X".into(), "y".into());
+        asked.stdin = Some("z".repeat(300_000));
+        asked.output_limit_bytes = 1_000_000;
+        let output = exec().run(&asked).unwrap();
+        let path = Root::new("/").search_path();
+        assert!(
+            output.stdout.starts_with(&format!("{path} C y\nzzz")),
+            "{}",
+            &output.stdout[..200]
+        );
+        assert_eq!(output.stdout.len(), path.len() + 5 + 300_000);
+    }
+
+    #[test]
+    fn output_keeps_its_ends() {
+        let output = exec().run(&command(&["seq", "100000"], 10, 20)).unwrap();
+        assert!(
+            output.truncated
+                && output.stdout.starts_with("1\n2\n3\n")
+                && output.stdout.ends_with("100000\n")
+        );
+    }
+
+    #[test]
+    fn time_is_limited_for_the_whole_process_group() {
+        let began = Instant::now();
+        let output = exec()
+            .run(&command(&["sh", "-c", "sleep 31 & sleep 30"], 1, 100))
+            .unwrap();
+        assert_eq!(output.exit, Exit::TimedOut);
+        assert!(
+            began.elapsed() < Duration::from_secs(4),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+
+    #[test]
+    fn a_daemon_that_keeps_the_pipes_does_not_hold_the_command() {
+        let began = Instant::now();
+        let output = exec()
+            .run(&command(&["sh", "-c", "sleep 3 & echo done"], 20, 100))
+            .unwrap();
+        assert_eq!(
+            (output.exit, output.stdout.as_str()),
+            (Exit::Code(0), "done\n")
+        );
+        assert!(
+            began.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+
+    #[test]
+    fn a_cancelled_step_ends_its_program() {
+        let flag = Arc::new(AtomicBool::new(false));
+        let bounded = exec().bounded(Instant::now() + Duration::from_secs(30), flag.clone());
+        let began = Instant::now();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            flag.store(true, Ordering::Relaxed);
+        });
+        let output = bounded.run(&command(&["sleep", "20"], 30, 100)).unwrap();
+        assert_eq!(output.exit, Exit::Signal(15));
+        assert!(
+            began.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            began.elapsed()
+        );
+    }
 }

@@ -25,7 +25,8 @@ pub fn admit(root: &Root, fence: &Fence) -> Result<Verdict, String> {
     let dir = root.state("fence");
     durable::create_private_dir(&dir)?;
     let path = dir.join(&fence.scope);
-    let lock = File::open(&dir).map_err(|error| format!("expected to open {}, found: {error}", dir.display()))?;
+    let lock = File::open(&dir)
+        .map_err(|error| format!("expected to open {}, found: {error}", dir.display()))?;
     // Held for the few writes below only.
     flock(&lock, FlockOperation::LockExclusive)
         .map_err(|error| format!("expected the lock of {}, found: {error}", dir.display()))?;
@@ -35,7 +36,12 @@ pub fn admit(root: &Root, fence: &Fence) -> Result<Verdict, String> {
             .parse()
             .map_err(|_| format!("expected a number in {}, found {text:?}", path.display()))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(format!("expected to read {}, found: {error}", path.display())),
+        Err(error) => {
+            return Err(format!(
+                "expected to read {}, found: {error}",
+                path.display()
+            ));
+        }
     };
     if fence.token < seen {
         return Ok(Verdict::Refused { seen });
@@ -54,7 +60,15 @@ mod tests {
     fn tokens_only_grow_per_scope() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path());
-        let fence = |scope: &str, token| admit(&root, &Fence { scope: scope.into(), token });
+        let fence = |scope: &str, token| {
+            admit(
+                &root,
+                &Fence {
+                    scope: scope.into(),
+                    token,
+                },
+            )
+        };
         assert_eq!(fence("site:demo", 5), Ok(Verdict::Admitted));
         assert_eq!(fence("site:demo", 5), Ok(Verdict::Admitted));
         assert_eq!(fence("site:demo", 4), Ok(Verdict::Refused { seen: 5 }));
@@ -64,7 +78,11 @@ mod tests {
         for bad in ["../x", "", "a/b", ".hidden"] {
             assert!(fence(bad, 1).is_err(), "{bad}");
         }
-        std::fs::write(dir.path().join("var/lib/nightshift/fence/site:demo"), "garbage").unwrap();
+        std::fs::write(
+            dir.path().join("var/lib/nightshift/fence/site:demo"),
+            "garbage",
+        )
+        .unwrap();
         assert!(fence("site:demo", 9).is_err());
     }
 }

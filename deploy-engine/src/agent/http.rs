@@ -53,11 +53,14 @@ pub fn send(request: &Request<'_>) -> Result<Response, HttpError> {
     let deadline = Instant::now() + request.timeout;
     let head = request.head()?;
     let address = SocketAddr::new(request.address, request.port);
-    let mut stream =
-        TcpStream::connect_timeout(&address, request.timeout).map_err(|error| match error.kind() {
+    let mut stream = TcpStream::connect_timeout(&address, request.timeout).map_err(|error| {
+        match error.kind() {
             io::ErrorKind::ConnectionRefused => HttpError::Refused,
-            _ => HttpError::Other(format!("expected a connection to {address}, found: {error}")),
-        })?;
+            _ => HttpError::Other(format!(
+                "expected a connection to {address}, found: {error}"
+            )),
+        }
+    })?;
     let mut bytes = head.into_bytes();
     bytes.extend(request.body.as_deref().unwrap_or_default().as_bytes());
     let io_error = |error: io::Error| match error.kind() {
@@ -67,7 +70,9 @@ pub fn send(request: &Request<'_>) -> Result<Response, HttpError> {
         )),
         _ => HttpError::Other(format!("expected an answer of {address}, found: {error}")),
     };
-    stream.set_write_timeout(Some(request.timeout)).map_err(io_error)?;
+    stream
+        .set_write_timeout(Some(request.timeout))
+        .map_err(io_error)?;
     stream.write_all(&bytes).map_err(io_error)?;
     let mut reader = Reader {
         stream: &mut stream,
@@ -75,10 +80,14 @@ pub fn send(request: &Request<'_>) -> Result<Response, HttpError> {
         buffer: Vec::new(),
         ended: false,
     };
-    reader.response(request.method, request.limit_bytes).map_err(|error| match error {
-        ReadError::Io(error) => io_error(error),
-        ReadError::Bad(found) => HttpError::Other(format!("expected HTTP from {address}, found {found}")),
-    })
+    reader
+        .response(request.method, request.limit_bytes)
+        .map_err(|error| match error {
+            ReadError::Io(error) => io_error(error),
+            ReadError::Bad(found) => {
+                HttpError::Other(format!("expected HTTP from {address}, found {found}"))
+            }
+        })
 }
 
 impl Request<'_> {
@@ -195,7 +204,9 @@ impl<S: Timed> Reader<S> {
                 return Ok(String::from_utf8_lossy(&head).into_owned());
             }
             if self.buffer.len() > HEAD_LIMIT_BYTES {
-                return Err(ReadError::Bad(format!("more than {HEAD_LIMIT_BYTES} bytes of headers")));
+                return Err(ReadError::Bad(format!(
+                    "more than {HEAD_LIMIT_BYTES} bytes of headers"
+                )));
             }
             self.more("the end of the headers")?;
         }
@@ -204,7 +215,9 @@ impl<S: Timed> Reader<S> {
     fn more(&mut self, expected: &str) -> Result<(), ReadError> {
         self.fill()?;
         if self.ended {
-            Err(ReadError::Bad(format!("the end of the stream before {expected}")))
+            Err(ReadError::Bad(format!(
+                "the end of the stream before {expected}"
+            )))
         } else {
             Ok(())
         }
@@ -270,7 +283,9 @@ fn parse_head(head: &str, method: &str) -> Result<(u16, Framing), ReadError> {
         let value = value.trim();
         if name.eq_ignore_ascii_case("transfer-encoding") && value.eq_ignore_ascii_case("chunked") {
             framing = Framing::Chunked;
-        } else if name.eq_ignore_ascii_case("content-length") && !matches!(framing, Framing::Chunked) {
+        } else if name.eq_ignore_ascii_case("content-length")
+            && !matches!(framing, Framing::Chunked)
+        {
             let length = value
                 .parse()
                 .map_err(|_| ReadError::Bad(format!("the content length {value:?}")))?;
@@ -311,14 +326,44 @@ mod tests {
     #[test]
     fn reads_bodies_of_every_framing() {
         for (text, limit, status, body) in [
-            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 99, 200, "hello"),
-            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", 3, 200, "hel"),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+                99,
+                200,
+                "hello",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+                3,
+                200,
+                "hel",
+            ),
             ("HTTP/1.0 503 Down\r\n\r\nto the end", 99, 503, "to the end"),
             ("HTTP/1.1 204 No Content\r\n\r\n", 99, 204, ""),
-            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Made\r\nContent-Length: 0\r\n\r\n", 99, 201, ""),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nWiki\r\n6;x=y\r\npedia \r\n0\r\n\r\n", 99, 200, "Wikipedia "),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nA\r\n0123456789\r\n0\r\n\r\n", 4, 200, "0123"),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", 99, 200, "x"),
+            (
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Made\r\nContent-Length: 0\r\n\r\n",
+                99,
+                201,
+                "",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nWiki\r\n6;x=y\r\npedia \r\n0\r\n\r\n",
+                99,
+                200,
+                "Wikipedia ",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nA\r\n0123456789\r\n0\r\n\r\n",
+                4,
+                200,
+                "0123",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+                99,
+                200,
+                "x",
+            ),
         ] {
             assert_eq!(read(text, limit), Ok((status, body.to_owned())), "{text:?}");
         }
@@ -329,10 +374,22 @@ mod tests {
         for (text, found) in [
             ("", "the end of the stream before the end of the headers"),
             ("SSH-2.0-x\r\n\r\n", "the status line \"SSH-2.0-x\""),
-            ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "the content length \"x\""),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort", "the end of the stream before the end of the body"),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "the chunk size \"zz\""),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabc\r\n", "a chunk longer than its size"),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+                "the content length \"x\"",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort",
+                "the end of the stream before the end of the body",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+                "the chunk size \"zz\"",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabc\r\n",
+                "a chunk longer than its size",
+            ),
         ] {
             assert_eq!(read(text, 99), Err(found.to_owned()), "{text:?}");
         }

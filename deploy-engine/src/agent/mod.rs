@@ -24,7 +24,8 @@ use std::process::ExitCode;
 
 pub use root::Root;
 
-const USAGE: &str = "usage: nightshift-agent [--root DIR] serve | work KEY | install SHA256 | --version";
+const USAGE: &str =
+    "usage: nightshift-agent [--root DIR] serve | work KEY | install SHA256 | --version";
 
 /// The program: picks the subcommand. `--root` makes another directory stand for `/`; tests use it.
 pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {

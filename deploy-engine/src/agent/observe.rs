@@ -27,7 +27,8 @@ struct Survey<'a> {
 impl<'a> Survey<'a> {
     /// All sources at once: the slowest one decides.
     fn take(root: &Root, exec: &Exec, resources: &'a [Resource]) -> Self {
-        let wanted: Vec<package::Wanted<'_>> = resources.iter().filter_map(package::Wanted::of).collect();
+        let wanted: Vec<package::Wanted<'_>> =
+            resources.iter().filter_map(package::Wanted::of).collect();
         let mut units: Vec<&str> = resources.iter().filter_map(unit_name).collect();
         units.sort_unstable();
         units.dedup();
@@ -37,15 +38,23 @@ impl<'a> Survey<'a> {
             .filter_map(|(index, resource)| Some((index, sql::Wanted::of(resource)?)))
             .collect();
         let questions: Vec<sql::Wanted<'_>> = objects.iter().map(|(_, wanted)| *wanted).collect();
-        let sql_places = objects.iter().enumerate().map(|(place, (index, _))| (*index, place)).collect();
-        let mut apis: Vec<rabbitmq::Api<'_>> = resources.iter().filter_map(rabbitmq::Api::of).collect();
+        let sql_places = objects
+            .iter()
+            .enumerate()
+            .map(|(place, (index, _))| (*index, place))
+            .collect();
+        let mut apis: Vec<rabbitmq::Api<'_>> =
+            resources.iter().filter_map(rabbitmq::Api::of).collect();
         apis.sort();
         apis.dedup();
         thread::scope(|scope| {
             let packages = scope.spawn(|| apt::survey(root, exec, &wanted));
             let units = scope.spawn(|| unit::show(exec, &units));
             let sql = scope.spawn(|| sql::ask(exec, &questions));
-            let brokers = apis.into_iter().map(|api| (api.clone(), rabbitmq::read(&api))).collect();
+            let brokers = apis
+                .into_iter()
+                .map(|api| (api.clone(), rabbitmq::read(&api)))
+                .collect();
             let lost = || "the thread that asked has ended".to_owned();
             Self {
                 accounts: Accounts::read(root),
@@ -103,7 +112,8 @@ pub fn observe(root: &Root, exec: &Exec, resources: &[Resource]) -> Vec<Observat
         .iter()
         .zip(judged)
         .map(|(resource, one)| {
-            one.unwrap_or_else(|| Judged::unknown("it was not judged")).observation(resource.id())
+            one.unwrap_or_else(|| Judged::unknown("it was not judged"))
+                .observation(resource.id())
         })
         .collect()
 }
@@ -118,19 +128,34 @@ fn note(pending: &mut Pending, resource: &Resource) {
     match resource {
         Resource::AptRepository { .. } => pending.repositories = true,
         Resource::Package { absent: false, .. } => pending.packages = true,
-        Resource::Group { name, absent: false, .. } => {
+        Resource::Group {
+            name,
+            absent: false,
+            ..
+        } => {
             pending.groups.insert(name.clone());
         }
-        Resource::User { name, absent: false, .. } => {
+        Resource::User {
+            name,
+            absent: false,
+            ..
+        } => {
             pending.users.insert(name.clone());
         }
-        Resource::Directory { path, absent: false, .. } => {
+        Resource::Directory {
+            path,
+            absent: false,
+            ..
+        } => {
             pending.directories.insert(path.clone());
         }
         Resource::File { path, .. } => {
             pending.files.insert(path.clone());
         }
-        Resource::Unit { running: Some(true), .. } => pending.units = true,
+        Resource::Unit {
+            running: Some(true),
+            ..
+        } => pending.units = true,
         _ => {}
     }
 }
@@ -175,20 +200,48 @@ pub enum Local<'a> {
     Repository(apt_repository::Wanted<'a>),
     File(file::Wanted<'a>),
     Directory(directory::Wanted<'a>),
-    Group { name: &'a str, system: bool, absent: bool },
+    Group {
+        name: &'a str,
+        system: bool,
+        absent: bool,
+    },
     User(accounts::Wanted<'a>),
     Unit(unit::Wanted<'a>),
-    Sysctl { key: &'a str, value: &'a str },
+    Sysctl {
+        key: &'a str,
+        value: &'a str,
+    },
     Command(command::Wanted<'a>),
 }
 
 impl<'a> Local<'a> {
     pub fn of(resource: &'a Resource) -> Option<Self> {
         Some(match resource {
-            Resource::AptRepository { name, uris, suites, components, key, absent } => {
-                Self::Repository(apt_repository::Wanted { name, uris, suites, components, key: key.as_deref(), absent: *absent })
-            }
-            Resource::File { path, content, mode, owner, group, validate, sensitive, absent } => Self::File(file::Wanted {
+            Resource::AptRepository {
+                name,
+                uris,
+                suites,
+                components,
+                key,
+                absent,
+            } => Self::Repository(apt_repository::Wanted {
+                name,
+                uris,
+                suites,
+                components,
+                key: key.as_deref(),
+                absent: *absent,
+            }),
+            Resource::File {
+                path,
+                content,
+                mode,
+                owner,
+                group,
+                validate,
+                sensitive,
+                absent,
+            } => Self::File(file::Wanted {
                 path,
                 content,
                 mode,
@@ -198,18 +251,67 @@ impl<'a> Local<'a> {
                 sensitive: *sensitive,
                 absent: *absent,
             }),
-            Resource::Directory { path, mode, owner, group, absent } => {
-                Self::Directory(directory::Wanted { path, mode, owner, group, absent: *absent })
-            }
-            Resource::Group { name, system, absent } => Self::Group { name, system: *system, absent: *absent },
-            Resource::User { name, group, groups, home, shell, system, absent } => {
-                Self::User(accounts::Wanted { name, group, groups, home, shell, system: *system, absent: *absent })
-            }
-            Resource::Unit { name, enabled, running, restart_on, reload_on } => {
-                Self::Unit(unit::Wanted { name, enabled: *enabled, running: *running, restart_on, reload_on })
-            }
+            Resource::Directory {
+                path,
+                mode,
+                owner,
+                group,
+                absent,
+            } => Self::Directory(directory::Wanted {
+                path,
+                mode,
+                owner,
+                group,
+                absent: *absent,
+            }),
+            Resource::Group {
+                name,
+                system,
+                absent,
+            } => Self::Group {
+                name,
+                system: *system,
+                absent: *absent,
+            },
+            Resource::User {
+                name,
+                group,
+                groups,
+                home,
+                shell,
+                system,
+                absent,
+            } => Self::User(accounts::Wanted {
+                name,
+                group,
+                groups,
+                home,
+                shell,
+                system: *system,
+                absent: *absent,
+            }),
+            Resource::Unit {
+                name,
+                enabled,
+                running,
+                restart_on,
+                reload_on,
+            } => Self::Unit(unit::Wanted {
+                name,
+                enabled: *enabled,
+                running: *running,
+                restart_on,
+                reload_on,
+            }),
             Resource::Sysctl { key, value } => Self::Sysctl { key, value },
-            Resource::Command { argv, unless, creates, stdin, timeout_seconds, .. } => Self::Command(command::Wanted {
+            Resource::Command {
+                argv,
+                unless,
+                creates,
+                stdin,
+                timeout_seconds,
+                ..
+            } => Self::Command(command::Wanted {
                 argv,
                 unless: unless.as_deref(),
                 creates: creates.as_deref(),

@@ -30,10 +30,17 @@ const TCP_THREADS: usize = 32;
 const GETENT_NOT_FOUND: i32 = 2;
 
 /// All probes at once; the answers under the names of the questions.
-pub fn all(root: &Root, exec: &Exec, probes: &BTreeMap<String, Probe>) -> BTreeMap<String, ProbeResult> {
+pub fn all(
+    root: &Root,
+    exec: &Exec,
+    probes: &BTreeMap<String, Probe>,
+) -> BTreeMap<String, ProbeResult> {
     let list: Vec<(&String, &Probe)> = probes.iter().collect();
     let results = in_parallel(&list, THREADS, |(_, probe)| one(root, exec, probe));
-    list.iter().map(|(name, _)| (*name).clone()).zip(results).collect()
+    list.iter()
+        .map(|(name, _)| (*name).clone())
+        .zip(results)
+        .collect()
 }
 
 /// Applies `f` to every item on at most `limit` threads, and keeps their order.
@@ -47,7 +54,10 @@ fn in_parallel<T: Sync, R: Send>(items: &[T], limit: usize, f: impl Fn(&T) -> R 
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(item) = items.get(index) else { return };
                     let result = f(item);
-                    results.lock().unwrap_or_else(|e| e.into_inner()).push((index, result));
+                    results
+                        .lock()
+                        .unwrap_or_else(|e| e.into_inner())
+                        .push((index, result));
                 }
             });
         }
@@ -59,14 +69,24 @@ fn in_parallel<T: Sync, R: Send>(items: &[T], limit: usize, f: impl Fn(&T) -> R 
 
 fn one(root: &Root, exec: &Exec, probe: &Probe) -> ProbeResult {
     let result = match probe {
-        Probe::Command { command } => exec.run(command).map(|output| ProbeResult::Command { output }),
+        Probe::Command { command } => exec
+            .run(command)
+            .map(|output| ProbeResult::Command { output }),
         Probe::Http { .. } => http_get(exec, probe),
-        Probe::Tcp { targets, timeout_ms } => Ok(ProbeResult::Tcp {
-            answers: in_parallel(targets, TCP_THREADS, |target| connect(exec, target, millis(*timeout_ms))),
+        Probe::Tcp {
+            targets,
+            timeout_ms,
+        } => Ok(ProbeResult::Tcp {
+            answers: in_parallel(targets, TCP_THREADS, |target| {
+                connect(exec, target, millis(*timeout_ms))
+            }),
         }),
-        Probe::Socket { to, send, timeout_ms, limit_bytes } => {
-            socket(root, exec, to, send, millis(*timeout_ms), *limit_bytes)
-        }
+        Probe::Socket {
+            to,
+            send,
+            timeout_ms,
+            limit_bytes,
+        } => socket(root, exec, to, send, millis(*timeout_ms), *limit_bytes),
         Probe::File { path, limit_bytes } => file(root, path, *limit_bytes),
         Probe::Units { names } => units(exec, names),
         Probe::Resolve { names, timeout_ms } => resolve_all(exec, names, millis(*timeout_ms)),
@@ -80,7 +100,16 @@ fn millis(count: u32) -> Duration {
 }
 
 fn http_get(exec: &Exec, probe: &Probe) -> Result<ProbeResult, String> {
-    let Probe::Http { address, port, path, user, password, timeout_ms, limit_bytes } = probe else {
+    let Probe::Http {
+        address,
+        port,
+        path,
+        user,
+        password,
+        timeout_ms,
+        limit_bytes,
+    } = probe
+    else {
         return Err("not an HTTP probe".to_owned());
     };
     let timeout = millis(*timeout_ms);
@@ -89,7 +118,9 @@ fn http_get(exec: &Exec, probe: &Probe) -> Result<ProbeResult, String> {
         address: numeric(exec, address, timeout)?,
         port: *port,
         path,
-        login: user.as_deref().map(|user| (user, password.as_deref().unwrap_or_default())),
+        login: user
+            .as_deref()
+            .map(|user| (user, password.as_deref().unwrap_or_default())),
         body: None,
         timeout,
         limit_bytes: *limit_bytes as usize,
@@ -129,7 +160,10 @@ fn resolve(exec: &Exec, name: &str, timeout: Duration) -> Result<Vec<String>, St
 /// One line an address and socket type; each address once.
 fn parse_ahosts(text: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
-    for address in text.lines().filter_map(|line| line.split_whitespace().next()) {
+    for address in text
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+    {
         if !found.iter().any(|known| known == address) {
             found.push(address.to_owned());
         }
@@ -141,12 +175,15 @@ fn resolve_all(exec: &Exec, names: &[String], timeout: Duration) -> Result<Probe
     let found = in_parallel(names, THREADS, |name| resolve(exec, name, timeout));
     let addresses = names.iter().cloned().zip(found);
     let addresses = addresses.map(|(name, found)| found.map(|found| (name, found)));
-    Ok(ProbeResult::Resolve { addresses: addresses.collect::<Result<_, String>>()? })
+    Ok(ProbeResult::Resolve {
+        addresses: addresses.collect::<Result<_, String>>()?,
+    })
 }
 
 fn connect(exec: &Exec, target: &TcpTarget, timeout: Duration) -> TcpAnswer {
     let result = numeric(exec, &target.address, timeout).and_then(|address| {
-        TcpStream::connect_timeout(&SocketAddr::new(address, target.port), timeout).map_err(|e| reason(&e))
+        TcpStream::connect_timeout(&SocketAddr::new(address, target.port), timeout)
+            .map_err(|e| reason(&e))
     });
     TcpAnswer {
         target: target.clone(),
@@ -193,22 +230,30 @@ fn socket(
     let (place, stream): (String, Box<dyn Timed>) = match to {
         SocketAddress::Unix { path } => {
             plain_path(path)?;
-            let stream = UnixStream::connect(root.at(path)).map_err(|e| format!("{path}: {}", reason(&e)))?;
+            let stream = UnixStream::connect(root.at(path))
+                .map_err(|e| format!("{path}: {}", reason(&e)))?;
             (path.clone(), Box::new(stream))
         }
         SocketAddress::Tcp { address, port } => {
             let place = format!("{address}:{port}");
             let numeric = SocketAddr::new(numeric(exec, address, timeout)?, *port);
-            let stream = TcpStream::connect_timeout(&numeric, timeout).map_err(|e| format!("{place}: {}", reason(&e)))?;
+            let stream = TcpStream::connect_timeout(&numeric, timeout)
+                .map_err(|e| format!("{place}: {}", reason(&e)))?;
             (place, Box::new(stream))
         }
     };
-    let answer = exchange(stream, send, timeout, limit as usize).map_err(|e| format!("{place}: {}", reason(&e)))?;
+    let answer = exchange(stream, send, timeout, limit as usize)
+        .map_err(|e| format!("{place}: {}", reason(&e)))?;
     Ok(ProbeResult::Socket { answer })
 }
 
 /// Sends, then reads to the end, at most `limit` bytes, within `timeout` in all.
-fn exchange(mut stream: Box<dyn Timed>, send: &str, timeout: Duration, limit: usize) -> io::Result<String> {
+fn exchange(
+    mut stream: Box<dyn Timed>,
+    send: &str,
+    timeout: Duration,
+    limit: usize,
+) -> io::Result<String> {
     let deadline = Instant::now() + timeout;
     stream.limit(timeout)?;
     stream.write_all(send.as_bytes())?;
@@ -236,14 +281,20 @@ fn file(root: &Root, path: &str, limit: u32) -> Result<ProbeResult, String> {
     let mut content = Vec::new();
     let fail = |error: io::Error| format!("expected to read {path}, found: {error}");
     match File::open(root.at(path)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ProbeResult::File { content: None }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(ProbeResult::File { content: None })
+        }
         Err(error) => Err(fail(error)),
         Ok(file) => {
             if !file.metadata().map_err(fail)?.is_file() {
                 return Err(format!("expected a file at {path}, found something else"));
             }
-            file.take(limit.into()).read_to_end(&mut content).map_err(fail)?;
-            Ok(ProbeResult::File { content: Some(String::from_utf8_lossy(&content).into_owned()) })
+            file.take(limit.into())
+                .read_to_end(&mut content)
+                .map_err(fail)?;
+            Ok(ProbeResult::File {
+                content: Some(String::from_utf8_lossy(&content).into_owned()),
+            })
         }
     }
 }
@@ -273,10 +324,23 @@ mod tests {
     fn tcp_tells_open_from_refused() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let open = listener.local_addr().unwrap().port();
-        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let target = |port| TcpTarget { address: "127.0.0.1".into(), port };
+        let closed = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let target = |port| TcpTarget {
+            address: "127.0.0.1".into(),
+            port,
+        };
         let targets = vec![target(open), target(closed)];
-        let ProbeResult::Tcp { answers } = ask(&Root::new("/"), Probe::Tcp { targets, timeout_ms: 500 }) else {
+        let ProbeResult::Tcp { answers } = ask(
+            &Root::new("/"),
+            Probe::Tcp {
+                targets,
+                timeout_ms: 500,
+            },
+        ) else {
             panic!("expected answers");
         };
         assert!(answers[0].open && answers[0].error.is_none());
@@ -301,9 +365,17 @@ mod tests {
             timeout_ms: 2000,
             limit_bytes: 7,
         };
-        assert_eq!(ask(&root, probe("/s")), ProbeResult::Socket { answer: "Version".into() });
+        assert_eq!(
+            ask(&root, probe("/s")),
+            ProbeResult::Socket {
+                answer: "Version".into()
+            }
+        );
         assert_eq!(&server.join().unwrap(), b"show info");
-        assert!(matches!(ask(&root, probe("/none")), ProbeResult::Failed { .. }));
+        assert!(matches!(
+            ask(&root, probe("/none")),
+            ProbeResult::Failed { .. }
+        ));
     }
 
     #[test]
@@ -311,12 +383,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path());
         std::fs::write(dir.path().join("a"), "0123456789").unwrap();
-        let probe = |path: &str| Probe::File { path: path.into(), limit_bytes: 4 };
-        assert_eq!(ask(&root, probe("/a")), ProbeResult::File { content: Some("0123".into()) });
+        let probe = |path: &str| Probe::File {
+            path: path.into(),
+            limit_bytes: 4,
+        };
+        assert_eq!(
+            ask(&root, probe("/a")),
+            ProbeResult::File {
+                content: Some("0123".into())
+            }
+        );
         assert_eq!(ask(&root, probe("/b")), ProbeResult::File { content: None });
-        assert!(matches!(ask(&root, probe("/../a")), ProbeResult::Failed { .. }));
+        assert!(matches!(
+            ask(&root, probe("/../a")),
+            ProbeResult::Failed { .. }
+        ));
         std::fs::create_dir(dir.path().join("d")).unwrap();
-        assert!(matches!(ask(&root, probe("/d")), ProbeResult::Failed { .. }));
+        assert!(matches!(
+            ask(&root, probe("/d")),
+            ProbeResult::Failed { .. }
+        ));
     }
 
     #[test]
@@ -331,22 +417,47 @@ mod tests {
                 output_limit_bytes: 10,
             },
         };
-        let probes: BTreeMap<String, Probe> = (0..8).map(|n| (n.to_string(), command("0.3"))).collect();
+        let probes: BTreeMap<String, Probe> =
+            (0..8).map(|n| (n.to_string(), command("0.3"))).collect();
         let root = Root::new("/");
         let began = Instant::now();
         let results = all(&root, &Exec::new(root.clone()), &probes);
-        assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_millis(1500),
+            "{:?}",
+            began.elapsed()
+        );
         assert!(results.keys().eq(probes.keys()));
     }
 
     #[test]
     fn names_resolve_through_the_host() {
         let names = vec!["localhost".to_owned()];
-        let found = ask(&Root::new("/"), Probe::Resolve { names, timeout_ms: 2000 });
-        let ProbeResult::Resolve { addresses } = found else { panic!("{found:?}") };
+        let found = ask(
+            &Root::new("/"),
+            Probe::Resolve {
+                names,
+                timeout_ms: 2000,
+            },
+        );
+        let ProbeResult::Resolve { addresses } = found else {
+            panic!("{found:?}")
+        };
         assert_eq!(addresses["localhost"], ["127.0.0.1"]);
         let names = vec!["-h".to_owned()];
-        assert!(matches!(ask(&Root::new("/"), Probe::Resolve { names, timeout_ms: 1 }), ProbeResult::Failed { .. }));
-        assert_eq!(parse_ahosts("10.0.0.1 STREAM h\n10.0.0.1 DGRAM\n10.0.0.2 STREAM\n"), ["10.0.0.1", "10.0.0.2"]);
+        assert!(matches!(
+            ask(
+                &Root::new("/"),
+                Probe::Resolve {
+                    names,
+                    timeout_ms: 1
+                }
+            ),
+            ProbeResult::Failed { .. }
+        ));
+        assert_eq!(
+            parse_ahosts("10.0.0.1 STREAM h\n10.0.0.1 DGRAM\n10.0.0.2 STREAM\n"),
+            ["10.0.0.1", "10.0.0.2"]
+        );
     }
 }

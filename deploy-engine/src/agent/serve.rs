@@ -23,7 +23,7 @@ use super::{
 };
 use crate::wire::{
     self, Event, Fence, Frame, Outcome, PROTOCOL, Probe, Reply, Request, Resource, StepKey,
-    StepStatus, Work,
+    StepStatus,
 };
 
 /// Requests answered at once on one connection; more are refused, so a runaway engine cannot exhaust the host.
@@ -55,7 +55,9 @@ pub fn serve(root: &Root) -> Result<(), String> {
     let mut buffer: Vec<u8> = Vec::new();
     let mut chunk = vec![0; READ_BYTES];
     loop {
-        while let Some((frame, used)) = wire::decode::<Request>(&buffer).map_err(|error| error.to_string())? {
+        while let Some((frame, used)) =
+            wire::decode::<Request>(&buffer).map_err(|error| error.to_string())?
+        {
             buffer.drain(..used);
             server.accept(frame);
         }
@@ -72,7 +74,8 @@ impl Server {
     fn accept(&self, frame: Frame<Request>) {
         if self.in_flight.fetch_add(1, Ordering::Relaxed) >= IN_FLIGHT_LIMIT {
             self.in_flight.fetch_sub(1, Ordering::Relaxed);
-            let why = format!("expected at most {IN_FLIGHT_LIMIT} requests at once, found one more");
+            let why =
+                format!("expected at most {IN_FLIGHT_LIMIT} requests at once, found one more");
             self.reply(frame.id, Reply::Refused { why });
             return;
         }
@@ -87,26 +90,49 @@ impl Server {
     fn reply(&self, id: u64, body: Reply) -> bool {
         let bytes = wire::encode(&Frame { id, body }).or_else(|error| {
             let why = format!("the answer does not fit: {error}");
-            wire::encode(&Frame { id, body: Reply::Refused { why } })
+            wire::encode(&Frame {
+                id,
+                body: Reply::Refused { why },
+            })
         });
         let mut output = self.output.lock().unwrap_or_else(|e| e.into_inner());
-        bytes.is_ok_and(|bytes| output.write_all(&bytes).and_then(|()| output.flush()).is_ok())
+        bytes.is_ok_and(|bytes| {
+            output
+                .write_all(&bytes)
+                .and_then(|()| output.flush())
+                .is_ok()
+        })
     }
 
     fn answer(&self, id: u64, request: Request) {
         let done = match request {
             Request::Hello { protocol } => self.hello(id, protocol),
-            Request::Observe { facts, resources, probes } => {
+            Request::Observe {
+                facts,
+                resources,
+                probes,
+            } => {
                 self.observe(id, facts, &resources, &probes);
                 Ok(())
             }
-            Request::Start { key, fence, work, timeout_seconds } => {
-                self.start(id, &key, &fence, Order { work, timeout_seconds })
-            }
+            Request::Start {
+                key,
+                fence,
+                work,
+                timeout_seconds,
+            } => self.start(
+                id,
+                &key,
+                &fence,
+                Order {
+                    work,
+                    timeout_seconds,
+                },
+            ),
             Request::Ask { key } => self.ask(id, key),
-            Request::Attach { key, seen } => {
-                Spool::new(&self.root).entry(&key).and_then(|entry| self.follow(id, &key, &entry, seen, None))
-            }
+            Request::Attach { key, seen } => Spool::new(&self.root)
+                .entry(&key)
+                .and_then(|entry| self.follow(id, &key, &entry, seen, None)),
             Request::Cancel { key } => self.cancel(id, &key),
             Request::Forget { job } => Spool::new(&self.root).forget(&job).map(|()| {
                 self.reply(id, Reply::Ok);
@@ -123,7 +149,14 @@ impl Server {
         }
         let boot_id = facts::boot_id(&self.root)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        self.reply(id, Reply::Hello { protocol: PROTOCOL, version, boot_id });
+        self.reply(
+            id,
+            Reply::Hello {
+                protocol: PROTOCOL,
+                version,
+                boot_id,
+            },
+        );
         Ok(())
     }
 
@@ -137,20 +170,32 @@ impl Server {
         let reply = thread::scope(|scope| {
             let facts = with_facts.then(|| scope.spawn(|| facts::facts(&self.root, &self.exec)));
             let observations = scope.spawn(|| {
-                if resources.is_empty() { Vec::new() } else { observe(&self.root, &self.exec, resources) }
+                if resources.is_empty() {
+                    Vec::new()
+                } else {
+                    observe(&self.root, &self.exec, resources)
+                }
             });
             let probes = probe::all(&self.root, &self.exec, probes);
             let facts = facts.map(|thread| thread.join().unwrap_or_default());
             match observations.join() {
-                Ok(observations) => Reply::Observed { facts, observations, probes },
-                Err(_) => Reply::Refused { why: "the agent failed while it looked at the resources".to_owned() },
+                Ok(observations) => Reply::Observed {
+                    facts,
+                    observations,
+                    probes,
+                },
+                Err(_) => Reply::Refused {
+                    why: "the agent failed while it looked at the resources".to_owned(),
+                },
             }
         });
         self.reply(id, reply);
     }
 
     fn ask(&self, id: u64, key: StepKey) -> Result<(), String> {
-        let status = Spool::new(&self.root).entry(&key)?.status(SystemTime::now())?;
+        let status = Spool::new(&self.root)
+            .entry(&key)?
+            .status(SystemTime::now())?;
         self.reply(id, Reply::Status { key, status });
         Ok(())
     }
@@ -159,7 +204,9 @@ impl Server {
         let entry = Spool::new(&self.root).entry(key)?;
         match entry.status(SystemTime::now())? {
             StepStatus::Running { .. } => entry.request_cancel()?,
-            StepStatus::NeverStarted => return Err(format!("expected a running step {key}, found none")),
+            StepStatus::NeverStarted => {
+                return Err(format!("expected a running step {key}, found none"));
+            }
             StepStatus::Finished { .. } => {}
         }
         self.reply(id, Reply::Ok);
@@ -170,8 +217,16 @@ impl Server {
         let entry = Spool::new(&self.root).entry(key)?;
         if entry.status(SystemTime::now())? == StepStatus::NeverStarted {
             if let fence::Verdict::Refused { seen } = fence::admit(&self.root, fence)? {
-                let event = Event::Finished { outcome: Outcome::Fenced { seen } };
-                self.reply(id, Reply::Event { key: key.clone(), event });
+                let event = Event::Finished {
+                    outcome: Outcome::Fenced { seen },
+                };
+                self.reply(
+                    id,
+                    Reply::Event {
+                        key: key.clone(),
+                        event,
+                    },
+                );
                 return Ok(());
             }
             if let Claim::Taken(lock) = entry.claim(&order)? {
@@ -211,12 +266,26 @@ impl Server {
         mut waker: Option<ChildStdout>,
     ) -> Result<(), String> {
         let (mut offset, mut skip, mut told_started) = (0, seen, seen > 0);
-        let send = |event| self.reply(id, Reply::Event { key: key.clone(), event });
+        let send = |event| {
+            self.reply(
+                id,
+                Reply::Event {
+                    key: key.clone(),
+                    event,
+                },
+            )
+        };
         loop {
             // In this order: what is finished has all its events written.
             let status = entry.status(SystemTime::now())?;
             if status == StepStatus::NeverStarted {
-                self.reply(id, Reply::Status { key: key.clone(), status });
+                self.reply(
+                    id,
+                    Reply::Status {
+                        key: key.clone(),
+                        status,
+                    },
+                );
                 return Ok(());
             }
             if !told_started && entry.started()?.is_some() {

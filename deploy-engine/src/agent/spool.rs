@@ -57,17 +57,24 @@ pub struct Entry {
 
 impl Spool {
     pub fn new(root: &Root) -> Self {
-        Self { dir: root.state("spool") }
+        Self {
+            dir: root.state("spool"),
+        }
     }
 
     /// The entry of a key, whether it exists or not.
     pub fn entry(&self, key: &StepKey) -> Result<Entry, String> {
         plain_name("step", &key.0, "-.")?;
-        Ok(Entry { dir: self.dir.join(&key.0) })
+        Ok(Entry {
+            dir: self.dir.join(&key.0),
+        })
     }
 
     fn entries(&self) -> Vec<Entry> {
-        let all = fs::read_dir(&self.dir).into_iter().flatten().filter_map(Result::ok);
+        let all = fs::read_dir(&self.dir)
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok);
         all.map(|e| Entry { dir: e.path() }).collect()
     }
 
@@ -76,7 +83,10 @@ impl Spool {
         plain_name("job", job, "-")?;
         let prefix = format!("{job}.");
         let of_job = |entry: &Entry| entry.name().is_some_and(|name| name.starts_with(&prefix));
-        self.entries().iter().filter(|e| of_job(e) && !e.alive()).try_for_each(Entry::remove)
+        self.entries()
+            .iter()
+            .filter(|e| of_job(e) && !e.alive())
+            .try_for_each(Entry::remove)
     }
 
     /// Keeps the spool bounded: old entries and those above the limit go, running ones never.
@@ -89,7 +99,9 @@ impl Spool {
             .collect();
         idle.sort_by_key(|(changed, _)| std::cmp::Reverse(*changed));
         for (place, (changed, entry)) in idle.iter().enumerate() {
-            let old = now.duration_since(*changed).is_ok_and(|age| age > KEEP_FINISHED);
+            let old = now
+                .duration_since(*changed)
+                .is_ok_and(|age| age > KEEP_FINISHED);
             if old || place >= KEEP_ENTRIES {
                 let _ = entry.remove();
             }
@@ -115,35 +127,52 @@ impl Entry {
     }
 
     fn changed(&self) -> Option<SystemTime> {
-        let of = |file: &str| fs::metadata(self.path(file)).and_then(|m| m.modified()).ok();
-        of("outcome").or_else(|| of("started")).or_else(|| of("lock"))
+        let of = |file: &str| {
+            fs::metadata(self.path(file))
+                .and_then(|m| m.modified())
+                .ok()
+        };
+        of("outcome")
+            .or_else(|| of("started"))
+            .or_else(|| of("lock"))
     }
 
     fn remove(&self) -> Result<(), String> {
         match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(format!("expected to remove {}, found: {error}", self.dir.display()))
-            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(format!(
+                "expected to remove {}, found: {error}",
+                self.dir.display()
+            )),
             _ => Ok(()),
         }
     }
 
     fn open_lock(&self, create: bool) -> io::Result<File> {
-        File::options().create(create).truncate(false).read(true).write(true).open(self.path("lock"))
+        File::options()
+            .create(create)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(self.path("lock"))
     }
 
     /// Whether a worker (or the agent that is about to start one) holds the lock.
     pub fn alive(&self) -> bool {
-        self.open_lock(false)
-            .is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK))
+        self.open_lock(false).is_ok_and(|lock| {
+            flock(&lock, FlockOperation::NonBlockingLockShared)
+                == Err(rustix::io::Errno::WOULDBLOCK)
+        })
     }
 
     /// Takes a key that was never started, and writes down what is to be done.
     pub fn claim(&self, order: &Order) -> Result<Claim, String> {
         durable::create_private_dir(&self.dir)?;
-        let lock = self
-            .open_lock(true)
-            .map_err(|error| format!("expected to open {}, found: {error}", self.path("lock").display()))?;
+        let lock = self.open_lock(true).map_err(|error| {
+            format!(
+                "expected to open {}, found: {error}",
+                self.path("lock").display()
+            )
+        })?;
         // Somebody who only looks whether it is held lets go at once.
         let held = (0..20).all(|_| {
             let taken = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
@@ -157,7 +186,8 @@ impl Entry {
         }
         let json = serde_json::to_vec(order).map_err(|error| error.to_string())?;
         durable::write(&self.path("request"), &json)?;
-        durable::sync_dir_of(&self.dir).map_err(|error| format!("expected to sync the spool, found: {error}"))?;
+        durable::sync_dir_of(&self.dir)
+            .map_err(|error| format!("expected to sync the spool, found: {error}"))?;
         Ok(Claim::Taken(lock))
     }
 
@@ -189,8 +219,13 @@ impl Entry {
 
     /// Adds an event for whoever follows. Losing one costs a progress bar, nothing else.
     pub fn add_event(&self, event: &Event) {
-        let open = File::options().append(true).create(true).open(self.path("events"));
-        let (Ok(mut file), Ok(mut line)) = (open, serde_json::to_string(event)) else { return };
+        let open = File::options()
+            .append(true)
+            .create(true)
+            .open(self.path("events"));
+        let (Ok(mut file), Ok(mut line)) = (open, serde_json::to_string(event)) else {
+            return;
+        };
         if file.metadata().is_ok_and(|m| m.len() < EVENTS_LIMIT_BYTES) {
             line.push('\n');
             let _ = file.write_all(line.as_bytes());
@@ -201,7 +236,10 @@ impl Entry {
     pub fn events_from(&self, offset: usize) -> (Vec<Event>, usize) {
         let bytes = fs::read(self.path("events")).unwrap_or_default();
         let fresh = bytes.get(offset..).unwrap_or_default();
-        let whole = fresh.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let whole = fresh
+            .iter()
+            .rposition(|b| *b == b'\n')
+            .map_or(0, |at| at + 1);
         let events = fresh[..whole]
             .split(|b| *b == b'\n')
             .filter_map(|line| serde_json::from_slice(line).ok())
@@ -225,11 +263,17 @@ impl Entry {
         }
         match (self.started()?, alive) {
             (Some(started), true) => {
-                let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-                Ok(StepStatus::Running { since_seconds: now.saturating_sub(started.at) })
+                let now = now
+                    .duration_since(SystemTime::UNIX_EPOCH)
+                    .map_or(0, |d| d.as_secs());
+                Ok(StepStatus::Running {
+                    since_seconds: now.saturating_sub(started.at),
+                })
             }
             (None, true) => Ok(StepStatus::Running { since_seconds: 0 }),
-            (Some(started), false) => Ok(StepStatus::Finished { outcome: lost(&started) }),
+            (Some(started), false) => Ok(StepStatus::Finished {
+                outcome: lost(&started),
+            }),
             (None, false) => Ok(StepStatus::NeverStarted),
         }
     }
@@ -246,11 +290,17 @@ fn lost(started: &Started) -> Outcome {
 
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, String> {
     match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| format!("expected {} to be as written, found: {error}", path.display())),
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            format!(
+                "expected {} to be as written, found: {error}",
+                path.display()
+            )
+        }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("expected to read {}, found: {error}", path.display())),
+        Err(error) => Err(format!(
+            "expected to read {}, found: {error}",
+            path.display()
+        )),
     }
 }
 
@@ -267,7 +317,11 @@ mod tests {
     }
 
     fn started() -> Started {
-        Started { pid: 1, boot_id: "b".into(), at: 0 }
+        Started {
+            pid: 1,
+            boot_id: "b".into(),
+            at: 0,
+        }
     }
 
     fn bench() -> (tempfile::TempDir, Spool) {
@@ -280,22 +334,40 @@ mod tests {
     fn an_entry_goes_from_never_started_to_finished_or_lost() {
         let (_dir, spool) = bench();
         let entry = spool.entry(&StepKey("job1.0.1".into())).unwrap();
-        let status = || entry.status(SystemTime::UNIX_EPOCH + Duration::from_secs(7)).unwrap();
+        let status = || {
+            entry
+                .status(SystemTime::UNIX_EPOCH + Duration::from_secs(7))
+                .unwrap()
+        };
         assert_eq!(status(), StepStatus::NeverStarted);
-        let Claim::Taken(lock) = entry.claim(&order()).unwrap() else { panic!("the key is new") };
+        let Claim::Taken(lock) = entry.claim(&order()).unwrap() else {
+            panic!("the key is new")
+        };
         assert_eq!(status(), StepStatus::Running { since_seconds: 0 });
         assert!(matches!(entry.claim(&order()).unwrap(), Claim::Known));
         // The agent dies before it started a worker: the key is free again.
         drop(lock);
         assert_eq!(status(), StepStatus::NeverStarted);
-        let Claim::Taken(lock) = entry.claim(&order()).unwrap() else { panic!("nothing was started") };
+        let Claim::Taken(lock) = entry.claim(&order()).unwrap() else {
+            panic!("nothing was started")
+        };
         entry.set_started(&started()).unwrap();
         assert_eq!(status(), StepStatus::Running { since_seconds: 7 });
         drop(lock);
-        assert!(matches!(status(), StepStatus::Finished { outcome: Outcome::Lost { .. } }));
+        assert!(matches!(
+            status(),
+            StepStatus::Finished {
+                outcome: Outcome::Lost { .. }
+            }
+        ));
         assert!(matches!(entry.claim(&order()).unwrap(), Claim::Known));
         entry.finish(&Outcome::Cancelled).unwrap();
-        assert_eq!(status(), StepStatus::Finished { outcome: Outcome::Cancelled });
+        assert_eq!(
+            status(),
+            StepStatus::Finished {
+                outcome: Outcome::Cancelled
+            }
+        );
         assert!(entry.order().is_err(), "the request must be gone");
     }
 
@@ -304,11 +376,17 @@ mod tests {
         let (_dir, spool) = bench();
         let entry = spool.entry(&StepKey("j.0.1".into())).unwrap();
         let _ = entry.claim(&order()).unwrap();
-        let event = |n| Event::Progress { progress: Progress::Advance { done: n, total: 2 } };
+        let event = |n| Event::Progress {
+            progress: Progress::Advance { done: n, total: 2 },
+        };
         entry.add_event(&event(1));
         let (first, offset) = entry.events_from(0);
         assert_eq!(first, [event(1)]);
-        fs::write(entry.path("events"), [fs::read(entry.path("events")).unwrap(), b"{\"half".to_vec()].concat()).unwrap();
+        fs::write(
+            entry.path("events"),
+            [fs::read(entry.path("events")).unwrap(), b"{\"half".to_vec()].concat(),
+        )
+        .unwrap();
         assert_eq!(entry.events_from(offset), (vec![], offset));
     }
 
@@ -317,7 +395,9 @@ mod tests {
         let (dir, spool) = bench();
         let made = |key: &str| {
             let entry = spool.entry(&StepKey(key.into())).unwrap();
-            let Claim::Taken(lock) = entry.claim(&order()).unwrap() else { panic!("new") };
+            let Claim::Taken(lock) = entry.claim(&order()).unwrap() else {
+                panic!("new")
+            };
             (entry, lock)
         };
         let (running, _held) = made("job1.0.1");
@@ -325,8 +405,11 @@ mod tests {
         drop(made("job10.0.1"));
         spool.forget("job1").unwrap();
         let names = || {
-            let mut names: Vec<String> =
-                spool.entries().iter().filter_map(|e| e.name().map(str::to_owned)).collect();
+            let mut names: Vec<String> = spool
+                .entries()
+                .iter()
+                .filter_map(|e| e.name().map(str::to_owned))
+                .collect();
             names.sort();
             names
         };

@@ -29,7 +29,9 @@ pub fn work(root: &Root, key: &str) -> Result<(), String> {
     let entry = Spool::new(root).entry(&StepKey(key.to_owned()))?;
     let _ = rustix::io::ioctl_fionbio(std::io::stdout(), true);
     if !entry.alive() {
-        return Err(format!("expected to be started by the agent, which holds the lock of {key}"));
+        return Err(format!(
+            "expected to be started by the agent, which holds the lock of {key}"
+        ));
     }
     if entry.started()?.is_some() {
         return Err(format!("{key} was started before"));
@@ -38,7 +40,9 @@ pub fn work(root: &Root, key: &str) -> Result<(), String> {
     entry.set_started(&Started {
         pid: std::process::id(),
         boot_id: facts::boot_id(root).unwrap_or_default(),
-        at: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+        at: SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs()),
     })?;
     wake();
     let cancelled = watch_for_cancel(&entry);

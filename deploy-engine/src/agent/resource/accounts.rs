@@ -75,11 +75,17 @@ impl Accounts {
 
     /// The number behind a name; a number stands for itself.
     pub fn uid(&self, name: &str) -> Option<u32> {
-        self.users.get(name).map(|u| u.uid).or_else(|| name.parse().ok())
+        self.users
+            .get(name)
+            .map(|u| u.uid)
+            .or_else(|| name.parse().ok())
     }
 
     pub fn gid(&self, name: &str) -> Option<u32> {
-        self.groups.get(name).map(|g| g.gid).or_else(|| name.parse().ok())
+        self.groups
+            .get(name)
+            .map(|g| g.gid)
+            .or_else(|| name.parse().ok())
     }
 
     pub fn user_name(&self, uid: u32) -> String {
@@ -93,15 +99,28 @@ impl Accounts {
     }
 
     /// The numbers of an owner, or `Err(None)` if they will exist once what is pending is done, `Err(Some(why))` if not.
-    pub fn owner(&self, owner: &str, group: &str, pending: &Pending) -> Result<(u32, u32), Option<String>> {
+    pub fn owner(
+        &self,
+        owner: &str,
+        group: &str,
+        pending: &Pending,
+    ) -> Result<(u32, u32), Option<String>> {
         let missing = |kind: &str, name: &str, created: bool| {
             (!created && !pending.packages).then(|| {
-                format!("the {kind} {name} does not exist and nothing that is planned here creates it")
+                format!(
+                    "the {kind} {name} does not exist and nothing that is planned here creates it"
+                )
             })
         };
-        let uid = self.uid(owner).ok_or_else(|| missing("user", owner, pending.users.contains(owner)))?;
+        let uid = self
+            .uid(owner)
+            .ok_or_else(|| missing("user", owner, pending.users.contains(owner)))?;
         let gid = self.gid(group).ok_or_else(|| {
-            missing("group", group, pending.groups.contains(group) || pending.users.contains(group))
+            missing(
+                "group",
+                group,
+                pending.groups.contains(group) || pending.users.contains(group),
+            )
         })?;
         Ok((uid, gid))
     }
@@ -145,7 +164,11 @@ pub fn look_user(accounts: &Accounts, wanted: &Wanted<'_>, pending: &Pending) ->
         return Judged::cannot("", why);
     }
     let Some(user) = accounts.users.get(name) else {
-        let diff = if wanted.absent { vec![] } else { vec![format!("+ user {name}")] };
+        let diff = if wanted.absent {
+            vec![]
+        } else {
+            vec![format!("+ user {name}")]
+        };
         return check_groups(accounts, wanted, pending, Judged::by_diff("absent", diff));
     };
     let seen = format!("{user:?} {:?}", memberships(accounts, name));
@@ -157,7 +180,10 @@ pub fn look_user(accounts: &Accounts, wanted: &Wanted<'_>, pending: &Pending) ->
 }
 
 fn memberships<'a>(accounts: &'a Accounts, user: &str) -> Vec<&'a str> {
-    let of = accounts.groups.iter().filter(|(_, g)| g.members.iter().any(|m| m == user));
+    let of = accounts
+        .groups
+        .iter()
+        .filter(|(_, g)| g.members.iter().any(|m| m == user));
     of.map(|(name, _)| name.as_str()).collect()
 }
 
@@ -172,22 +198,34 @@ fn differences(accounts: &Accounts, wanted: &Wanted<'_>, user: &Account) -> Vec<
     compare("home", &user.home, wanted.home);
     compare("shell", &user.shell, wanted.shell);
     let found = memberships(accounts, wanted.name);
-    let more = wanted.groups.iter().filter(|g| !found.contains(&g.as_str()));
+    let more = wanted
+        .groups
+        .iter()
+        .filter(|g| !found.contains(&g.as_str()));
     diff.extend(more.map(|group| format!("+ member of {group}")));
     diff
 }
 
-fn check_groups(accounts: &Accounts, wanted: &Wanted<'_>, pending: &Pending, judged: Judged) -> Judged {
+fn check_groups(
+    accounts: &Accounts,
+    wanted: &Wanted<'_>,
+    pending: &Pending,
+    judged: Judged,
+) -> Judged {
     if wanted.absent || !judged.changes() || pending.packages {
         return judged;
     }
     let all = std::iter::once(wanted.group).chain(wanted.groups.iter().map(String::as_str));
-    let missing = all.into_iter().find(|&g| accounts.gid(g).is_none() && !pending.groups.contains(g));
+    let missing = all
+        .into_iter()
+        .find(|&g| accounts.gid(g).is_none() && !pending.groups.contains(g));
     match missing {
         None => judged,
         Some(group) => Judged {
             state: crate::wire::State::Cannot {
-                why: format!("the group {group} does not exist and nothing that is planned here creates it"),
+                why: format!(
+                    "the group {group} does not exist and nothing that is planned here creates it"
+                ),
             },
             ..judged
         },
@@ -237,7 +275,9 @@ mod tests {
         let all = accounts();
         assert_eq!(all.owner("mysql", "adm", &pending), Ok((105, 4)));
         assert_eq!(all.owner("105", "0", &pending), Ok((105, 0)));
-        assert!(matches!(all.owner("rabbitmq", "root", &pending), Err(Some(why)) if why.contains("user rabbitmq")));
+        assert!(
+            matches!(all.owner("rabbitmq", "root", &pending), Err(Some(why)) if why.contains("user rabbitmq"))
+        );
         pending.users.insert("rabbitmq".into());
         assert_eq!(all.owner("rabbitmq", "rabbitmq", &pending), Err(None));
     }
@@ -255,7 +295,10 @@ mod tests {
             absent: false,
         };
         let judged = look_user(&accounts(), &wanted, &Pending::default());
-        let diff = vec!["home: /nonexistent -> /var/lib/mysql".to_owned(), "+ member of root".to_owned()];
+        let diff = vec![
+            "home: /nonexistent -> /var/lib/mysql".to_owned(),
+            "+ member of root".to_owned(),
+        ];
         assert_eq!(judged.state, State::WillChange { diff });
         wanted.group = "nobody-made-it";
         let judged = look_user(&accounts(), &wanted, &Pending::default());

@@ -24,8 +24,14 @@ struct Files {
 fn files(wanted: &Wanted<'_>) -> Result<Files, String> {
     plain_name("package source", wanted.name, ".-")?;
     let words = [wanted.uris, wanted.suites, wanted.components].concat();
-    if let Some(bad) = words.iter().find(|w| w.is_empty() || !w.bytes().all(|b| b.is_ascii_graphic())) {
-        return Err(format!("expected words without spaces in the package source {}, found {bad:?}", wanted.name));
+    if let Some(bad) = words
+        .iter()
+        .find(|w| w.is_empty() || !w.bytes().all(|b| b.is_ascii_graphic()))
+    {
+        return Err(format!(
+            "expected words without spaces in the package source {}, found {bad:?}",
+            wanted.name
+        ));
     }
     let key_path = format!("/etc/apt/keyrings/nightshift-{}.asc", wanted.name);
     let mut text = format!(
@@ -40,7 +46,10 @@ fn files(wanted: &Wanted<'_>) -> Result<Files, String> {
         text += &format!("Signed-By: {key_path}\n");
     }
     Ok(Files {
-        source: (format!("/etc/apt/sources.list.d/{}.sources", wanted.name), text),
+        source: (
+            format!("/etc/apt/sources.list.d/{}.sources", wanted.name),
+            text,
+        ),
         key: (key_path, wanted.key.unwrap_or_default().to_owned()),
     })
 }
@@ -81,7 +90,12 @@ pub fn look(root: &Root, accounts: &Accounts, wanted: &Wanted<'_>, pending: &Pen
 }
 
 /// The key first: a source without its key would fail the next fetch of lists.
-pub fn apply(root: &Root, exec: &Exec, accounts: &Accounts, wanted: &Wanted<'_>) -> Result<(), String> {
+pub fn apply(
+    root: &Root,
+    exec: &Exec,
+    accounts: &Accounts,
+    wanted: &Wanted<'_>,
+) -> Result<(), String> {
     let files = files(wanted)?;
     for wanted in as_files(&files, wanted) {
         if file::look(root, accounts, &wanted, &Pending::default()).state != State::Same {
@@ -105,8 +119,11 @@ mod tests {
             fs::create_dir_all(dir.path().join(made)).unwrap();
         }
         let (accounts, exec) = (Accounts::default(), Exec::new(root.clone()));
-        let (uris, suites, components) =
-            (["http://10.77.0.1/ceph".to_owned()], ["bookworm".to_owned()], ["main".to_owned()]);
+        let (uris, suites, components) = (
+            ["http://10.77.0.1/ceph".to_owned()],
+            ["bookworm".to_owned()],
+            ["main".to_owned()],
+        );
         let mut wanted = Wanted {
             name: "ceph",
             uris: &uris,
@@ -119,11 +136,20 @@ mod tests {
         assert!(look(&wanted).changes());
         apply(&root, &exec, &accounts, &wanted).unwrap();
         assert_eq!(look(&wanted).state, State::Same);
-        let text = fs::read_to_string(dir.path().join("etc/apt/sources.list.d/ceph.sources")).unwrap();
-        assert!(text.ends_with("Components: main\nSigned-By: /etc/apt/keyrings/nightshift-ceph.asc\n"), "{text}");
+        let text =
+            fs::read_to_string(dir.path().join("etc/apt/sources.list.d/ceph.sources")).unwrap();
+        assert!(
+            text.ends_with("Components: main\nSigned-By: /etc/apt/keyrings/nightshift-ceph.asc\n"),
+            "{text}"
+        );
         wanted.absent = true;
         apply(&root, &exec, &accounts, &wanted).unwrap();
-        assert_eq!(fs::read_dir(dir.path().join("etc/apt/keyrings")).unwrap().count(), 0);
+        assert_eq!(
+            fs::read_dir(dir.path().join("etc/apt/keyrings"))
+                .unwrap()
+                .count(),
+            0
+        );
         let bad = ["http://x\nTrusted: yes".to_owned()];
         wanted.uris = &bad;
         assert!(matches!(look(&wanted).state, State::Cannot { .. }));

@@ -28,14 +28,23 @@ pub struct Wanted<'a> {
 pub fn look(root: &Root, exec: &Exec, wanted: &Wanted<'_>, pending: &Pending) -> Judged {
     let will_run = || vec![format!("run {}", wanted.argv.join(" "))];
     if wanted.argv.is_empty() {
-        return Judged::cannot("", "expected a program to run, found an empty argument vector");
+        return Judged::cannot(
+            "",
+            "expected a program to run, found an empty argument vector",
+        );
     }
     match (wanted.creates, wanted.unless) {
-        (None, None) => Judged::cannot("", "expected `unless` or `creates`: without a guard it would run every time"),
-        (Some(path), _) if plain_path(path).is_err() => {
-            Judged::cannot("", format!("expected an absolute path in `creates`, found {path:?}"))
+        (None, None) => Judged::cannot(
+            "",
+            "expected `unless` or `creates`: without a guard it would run every time",
+        ),
+        (Some(path), _) if plain_path(path).is_err() => Judged::cannot(
+            "",
+            format!("expected an absolute path in `creates`, found {path:?}"),
+        ),
+        (Some(path), _) if root.at(path).symlink_metadata().is_ok() => {
+            Judged::by_diff("created", vec![])
         }
-        (Some(path), _) if root.at(path).symlink_metadata().is_ok() => Judged::by_diff("created", vec![]),
         (Some(_), None) => Judged::by_diff("not created", will_run()),
         (_, Some(guard)) => {
             let guard: Vec<&str> = guard.iter().map(String::as_str).collect();
@@ -44,8 +53,13 @@ pub fn look(root: &Root, exec: &Exec, wanted: &Wanted<'_>, pending: &Pending) ->
                 Ok(output) => match output.exit {
                     Exit::Code(0) => Judged::by_diff("guard holds", vec![]),
                     Exit::Code(_) => Judged::by_diff("guard does not hold", will_run()),
-                    Exit::NotFound if pending.packages => Judged::by_diff("no guard yet", will_run()),
-                    Exit::NotFound => Judged::cannot("no guard", format!("the guard's program {} does not exist", guard[0])),
+                    Exit::NotFound if pending.packages => {
+                        Judged::by_diff("no guard yet", will_run())
+                    }
+                    Exit::NotFound => Judged::cannot(
+                        "no guard",
+                        format!("the guard's program {} does not exist", guard[0]),
+                    ),
                     _ => Judged::unknown(failure(&guard, &output)),
                 },
             }
@@ -69,7 +83,10 @@ pub fn apply(root: &Root, exec: &Exec, wanted: &Wanted<'_>) -> Result<(), String
     }
     match look(root, exec, wanted, &Pending::default()).state {
         State::Same => Ok(()),
-        _ => Err(format!("`{}` succeeded, but its guard still asks for it", argv.join(" "))),
+        _ => Err(format!(
+            "`{}` succeeded, but its guard still asks for it",
+            argv.join(" ")
+        )),
     }
 }
 
@@ -85,7 +102,13 @@ mod tests {
         let strings = |words: &[&str]| words.iter().map(|&w| w.to_owned()).collect::<Vec<String>>();
         let made = dir.path().join("made").display().to_string();
         let (argv, unless) = (strings(&["touch", &made]), strings(&["test", "-e", &made]));
-        let mut wanted = Wanted { argv: &argv, unless: Some(&unless), creates: None, stdin: None, timeout_seconds: 5 };
+        let mut wanted = Wanted {
+            argv: &argv,
+            unless: Some(&unless),
+            creates: None,
+            stdin: None,
+            timeout_seconds: 5,
+        };
         let look = |wanted: &Wanted<'_>| super::look(&root, &exec, wanted, &Pending::default());
         assert!(look(&wanted).changes());
         apply(&root, &exec, &wanted).unwrap();
@@ -98,8 +121,19 @@ mod tests {
         wanted.creates = Some("/made");
         assert_eq!(look(&wanted).state, State::Same);
         let (idle, never) = (strings(&["true"]), strings(&["false"]));
-        let wanted = Wanted { argv: &idle, unless: Some(&never), ..wanted };
-        let wanted = Wanted { creates: None, ..wanted };
-        assert!(apply(&root, &exec, &wanted).unwrap_err().contains("still asks"));
+        let wanted = Wanted {
+            argv: &idle,
+            unless: Some(&never),
+            ..wanted
+        };
+        let wanted = Wanted {
+            creates: None,
+            ..wanted
+        };
+        assert!(
+            apply(&root, &exec, &wanted)
+                .unwrap_err()
+                .contains("still asks")
+        );
     }
 }

@@ -25,7 +25,11 @@ pub struct Wanted<'a> {
 
 pub fn look(root: &Root, accounts: &Accounts, wanted: &Wanted<'_>, pending: &Pending) -> Judged {
     let checked = plain_path(wanted.path).and_then(|()| {
-        if wanted.absent { removable(root, wanted.path) } else { parse_mode(wanted.mode).map(drop) }
+        if wanted.absent {
+            removable(root, wanted.path)
+        } else {
+            parse_mode(wanted.mode).map(drop)
+        }
     });
     if let Err(why) = checked {
         return Judged::cannot("", why);
@@ -34,14 +38,22 @@ pub fn look(root: &Root, accounts: &Accounts, wanted: &Wanted<'_>, pending: &Pen
     let metadata = match fs::symlink_metadata(&path) {
         Ok(metadata) => Some(metadata),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Judged::unknown(format!("expected to read {}, found: {error}", wanted.path)),
+        Err(error) => {
+            return Judged::unknown(format!("expected to read {}, found: {error}", wanted.path));
+        }
     };
     match (metadata, wanted.absent) {
         (None, true) => Judged::by_diff("absent", vec![]),
-        (Some(_), true) => Judged::by_diff("present", vec![format!("- {} with all it holds", wanted.path)]),
+        (Some(_), true) => Judged::by_diff(
+            "present",
+            vec![format!("- {} with all it holds", wanted.path)],
+        ),
         (Some(found), false) if !found.is_dir() => {
             let kind = kind_name(found.file_type());
-            Judged::cannot(kind, format!("expected a directory at {}, found {kind}", wanted.path))
+            Judged::cannot(
+                kind,
+                format!("expected a directory at {}, found {kind}", wanted.path),
+            )
         }
         (found, false) => present(accounts, wanted, found.as_ref(), &path, pending),
     }
@@ -62,11 +74,19 @@ fn present(
         return Judged::cannot(&seen, why);
     }
     let mode = parse_mode(wanted.mode).unwrap_or_default();
-    match owner_and_mode(accounts, (wanted.owner, wanted.group, mode), attributes, pending) {
+    match owner_and_mode(
+        accounts,
+        (wanted.owner, wanted.group, mode),
+        attributes,
+        pending,
+    ) {
         Err(why) => Judged::cannot(&seen, why),
         Ok(mut diff) => {
             if found.is_none() {
-                diff.push(format!("+ directory {} {mode:04o} {}:{}", wanted.path, wanted.owner, wanted.group));
+                diff.push(format!(
+                    "+ directory {} {mode:04o} {}:{}",
+                    wanted.path, wanted.owner, wanted.group
+                ));
             }
             Judged::by_diff(&seen, diff)
         }
@@ -80,7 +100,9 @@ fn removable(root: &Root, path: &str) -> Result<(), String> {
         return refuse("a first-level directory is never removed".to_owned());
     }
     let real = root.at(path);
-    let Ok(metadata) = fs::symlink_metadata(&real) else { return Ok(()) };
+    let Ok(metadata) = fs::symlink_metadata(&real) else {
+        return Ok(());
+    };
     let parent = real.parent().unwrap_or(Path::new("/"));
     let resolved = fs::canonicalize(parent)
         .map_err(|error| format!("expected to resolve the directory of {path}, found: {error}"))?;
@@ -96,11 +118,17 @@ fn removable(root: &Root, path: &str) -> Result<(), String> {
 
 pub fn apply(root: &Root, accounts: &Accounts, wanted: &Wanted<'_>) -> Result<(), String> {
     let path = root.at(wanted.path);
-    let fail = |what: &str, error: std::io::Error| format!("expected to {what} {}, found: {error}", wanted.path);
+    let fail = |what: &str, error: std::io::Error| {
+        format!("expected to {what} {}, found: {error}", wanted.path)
+    };
     if wanted.absent {
         removable(root, wanted.path)?;
         let link = fs::symlink_metadata(&path).is_ok_and(|m| !m.is_dir());
-        let removed = if link { fs::remove_file(&path) } else { fs::remove_dir_all(&path) };
+        let removed = if link {
+            fs::remove_file(&path)
+        } else {
+            fs::remove_dir_all(&path)
+        };
         return removed.map_err(|error| fail("remove", error));
     }
     let (uid, gid) = accounts
@@ -129,7 +157,13 @@ mod tests {
         let metadata = fs::metadata(dir.path()).unwrap();
         let (owner, group) = (metadata.uid().to_string(), metadata.gid().to_string());
         let accounts = Accounts::default();
-        let mut wanted = Wanted { path: "/srv/a", mode: "0750", owner: &owner, group: &group, absent: false };
+        let mut wanted = Wanted {
+            path: "/srv/a",
+            mode: "0750",
+            owner: &owner,
+            group: &group,
+            absent: false,
+        };
         let look = |wanted: &Wanted<'_>| super::look(&root, &accounts, wanted, &Pending::default());
         assert!(look(&wanted).changes());
         apply(&root, &accounts, &wanted).unwrap();
@@ -150,10 +184,27 @@ mod tests {
         let root = Root::new(dir.path());
         fs::create_dir(dir.path().join("var")).unwrap();
         std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
-        for path in ["/", "/var", "/..", "/var/..", "/var/", "var/lib", "/link/var"] {
-            let wanted = Wanted { path, mode: "0755", owner: "0", group: "0", absent: true };
+        for path in [
+            "/",
+            "/var",
+            "/..",
+            "/var/..",
+            "/var/",
+            "var/lib",
+            "/link/var",
+        ] {
+            let wanted = Wanted {
+                path,
+                mode: "0755",
+                owner: "0",
+                group: "0",
+                absent: true,
+            };
             let judged = look(&root, &Accounts::default(), &wanted, &Pending::default());
-            assert!(matches!(judged.state, State::Cannot { .. }), "{path}: {judged:?}");
+            assert!(
+                matches!(judged.state, State::Cannot { .. }),
+                "{path}: {judged:?}"
+            );
         }
     }
 }

@@ -34,7 +34,13 @@ pub struct Wanted<'a> {
 /// What is at a path.
 enum Found {
     Absent,
-    File { mode: u32, uid: u32, gid: u32, content: Option<Vec<u8>>, length: u64 },
+    File {
+        mode: u32,
+        uid: u32,
+        gid: u32,
+        content: Option<Vec<u8>>,
+        length: u64,
+    },
     Other(&'static str),
 }
 
@@ -61,7 +67,12 @@ pub fn kind_name(kind: fs::FileType) -> &'static str {
 fn find(path: &Path) -> io::Result<Found> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
             return Ok(Found::Absent);
         }
         Err(error) => return Err(error),
@@ -69,7 +80,11 @@ fn find(path: &Path) -> io::Result<Found> {
     if !metadata.is_file() {
         return Ok(Found::Other(kind_name(metadata.file_type())));
     }
-    let content = if metadata.len() <= READ_LIMIT_BYTES { Some(fs::read(path)?) } else { None };
+    let content = if metadata.len() <= READ_LIMIT_BYTES {
+        Some(fs::read(path)?)
+    } else {
+        None
+    };
     Ok(Found::File {
         mode: metadata.permissions().mode() & 0o7777,
         uid: metadata.uid(),
@@ -84,7 +99,13 @@ impl Found {
         match self {
             Self::Absent => "absent".to_owned(),
             Self::Other(kind) => (*kind).to_owned(),
-            Self::File { mode, uid, gid, content, length } => format!(
+            Self::File {
+                mode,
+                uid,
+                gid,
+                content,
+                length,
+            } => format!(
                 "{mode:o} {uid}:{gid} {length} {}",
                 content.as_deref().map(sha256_hex).unwrap_or_default()
             ),
@@ -99,14 +120,17 @@ pub fn look(root: &Root, accounts: &Accounts, wanted: &Wanted<'_>, pending: &Pen
     let path = root.at(wanted.path);
     let found = match find(&path) {
         Ok(found) => found,
-        Err(error) => return Judged::unknown(format!("expected to read {}, found: {error}", wanted.path)),
+        Err(error) => {
+            return Judged::unknown(format!("expected to read {}, found: {error}", wanted.path));
+        }
     };
     let seen = found.seen();
     match (&found, wanted.absent) {
         (Found::Absent, true) => Judged::by_diff(&seen, vec![]),
-        (Found::Other("a directory"), _) => {
-            Judged::cannot(&seen, format!("expected a file at {}, found a directory", wanted.path))
-        }
+        (Found::Other("a directory"), _) => Judged::cannot(
+            &seen,
+            format!("expected a file at {}, found a directory", wanted.path),
+        ),
         (_, true) => Judged::by_diff(&seen, vec![format!("- file {}", wanted.path)]),
         (_, false) => {
             if let Some(why) = parent_missing(&path, wanted.path, pending) {
@@ -172,11 +196,25 @@ fn differences(
     let (old, attributes) = match found {
         Found::Absent => (Some(Vec::new()), None),
         Found::Other(_) => (None, None),
-        Found::File { mode, uid, gid, content, .. } => (content.clone(), Some((*uid, *gid, *mode))),
+        Found::File {
+            mode,
+            uid,
+            gid,
+            content,
+            ..
+        } => (content.clone(), Some((*uid, *gid, *mode))),
     };
-    let mut diff = owner_and_mode(accounts, (wanted.owner, wanted.group, mode), attributes, pending)?;
+    let mut diff = owner_and_mode(
+        accounts,
+        (wanted.owner, wanted.group, mode),
+        attributes,
+        pending,
+    )?;
     match found {
-        Found::Absent => diff.push(format!("+ file {} {:04o} {}:{}", wanted.path, mode, wanted.owner, wanted.group)),
+        Found::Absent => diff.push(format!(
+            "+ file {} {:04o} {}:{}",
+            wanted.path, mode, wanted.owner, wanted.group
+        )),
         Found::Other(kind) => diff.push(format!("{kind} becomes a file")),
         Found::File { .. } => {}
     }
@@ -194,11 +232,19 @@ fn content_diff(wanted: &Wanted<'_>, old: Option<&[u8]>) -> Vec<String> {
         return vec!["content changes (what is there is not a text)".to_owned()];
     };
     let diff = TextDiff::from_lines(old, wanted.content);
-    let text = diff.unified_diff().context_radius(CONTEXT_LINES).to_string();
+    let text = diff
+        .unified_diff()
+        .context_radius(CONTEXT_LINES)
+        .to_string();
     text.lines().map(str::to_owned).collect()
 }
 
-pub fn apply(root: &Root, exec: &Exec, accounts: &Accounts, wanted: &Wanted<'_>) -> Result<(), String> {
+pub fn apply(
+    root: &Root,
+    exec: &Exec,
+    accounts: &Accounts,
+    wanted: &Wanted<'_>,
+) -> Result<(), String> {
     let path = root.at(wanted.path);
     let fail = |what: &str, error: &dyn std::fmt::Display| {
         format!("expected to {what} {}, found: {error}", wanted.path)
@@ -214,7 +260,8 @@ pub fn apply(root: &Root, exec: &Exec, accounts: &Accounts, wanted: &Wanted<'_>)
     let temporary = durable::write_beside(&path, wanted.content.as_bytes())
         .map_err(|error| fail("write", &error))?;
     let put = || {
-        set_owner_and_mode(&temporary, uid, gid, mode).map_err(|error| fail("set owner and mode of", &error))?;
+        set_owner_and_mode(&temporary, uid, gid, mode)
+            .map_err(|error| fail("set owner and mode of", &error))?;
         validate(exec, wanted, &temporary)?;
         durable::rename_into_place(&temporary, &path).map_err(|error| fail("replace", &error))
     };
@@ -230,9 +277,14 @@ pub fn set_owner_and_mode(path: &Path, uid: u32, gid: u32, mode: u32) -> io::Res
 }
 
 fn validate(exec: &Exec, wanted: &Wanted<'_>, temporary: &Path) -> Result<(), String> {
-    let Some(argv) = wanted.validate else { return Ok(()) };
+    let Some(argv) = wanted.validate else {
+        return Ok(());
+    };
     let temporary = temporary.to_string_lossy();
-    let argv: Vec<&str> = argv.iter().map(|a| if a == "%" { &*temporary } else { a }).collect();
+    let argv: Vec<&str> = argv
+        .iter()
+        .map(|a| if a == "%" { &*temporary } else { a })
+        .collect();
     exec.text(&argv, VALIDATE_TIMEOUT)
         .map(drop)
         .map_err(|why| format!("the new content of {} was refused: {why}", wanted.path))
@@ -281,7 +333,12 @@ mod tests {
         }
 
         fn apply(&self, wanted: &Wanted<'_>) -> Result<(), String> {
-            apply(&self.root, &Exec::new(self.root.clone()), &self.accounts, wanted)
+            apply(
+                &self.root,
+                &Exec::new(self.root.clone()),
+                &self.accounts,
+                wanted,
+            )
         }
     }
 
@@ -299,44 +356,103 @@ mod tests {
             panic!("expected a change");
         };
         assert_eq!(diff, ["@@ -1,2 +1,2 @@", " a", "-b", "+c"]);
-        let mode = fs::metadata(bench.dir.path().join("etc/x.conf")).unwrap().permissions().mode();
+        let mode = fs::metadata(bench.dir.path().join("etc/x.conf"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o7777, 0o640);
-        let gone = Wanted { absent: true, ..bench.wanted("") };
+        let gone = Wanted {
+            absent: true,
+            ..bench.wanted("")
+        };
         bench.apply(&gone).unwrap();
         assert_eq!(bench.look(&gone).state, State::Same);
-        assert_eq!(fs::read_dir(bench.dir.path().join("etc")).unwrap().count(), 0);
+        assert_eq!(
+            fs::read_dir(bench.dir.path().join("etc")).unwrap().count(),
+            0
+        );
     }
 
     #[test]
     fn sensitive_content_is_never_shown() {
         let bench = bench();
         bench.apply(&bench.wanted("old-secret")).unwrap();
-        let wanted = Wanted { sensitive: true, ..bench.wanted("new-secret") };
+        let wanted = Wanted {
+            sensitive: true,
+            ..bench.wanted("new-secret")
+        };
         let shown = format!("{:?}", bench.look(&wanted));
-        assert!(!shown.contains("secret\"") && !shown.contains("old-") && !shown.contains("new-"), "{shown}");
+        assert!(
+            !shown.contains("secret\"") && !shown.contains("old-") && !shown.contains("new-"),
+            "{shown}"
+        );
     }
 
     #[test]
     fn refused_content_changes_nothing_and_leaves_nothing() {
         let bench = bench();
         bench.apply(&bench.wanted("good")).unwrap();
-        let validate = ["grep".to_owned(), "-q".to_owned(), "good".to_owned(), "%".to_owned()];
-        let wanted = Wanted { validate: Some(&validate), ..bench.wanted("bad") };
+        let validate = [
+            "grep".to_owned(),
+            "-q".to_owned(),
+            "good".to_owned(),
+            "%".to_owned(),
+        ];
+        let wanted = Wanted {
+            validate: Some(&validate),
+            ..bench.wanted("bad")
+        };
         let why = bench.apply(&wanted).unwrap_err();
         assert!(why.contains("refused") && why.contains("exit 1"), "{why}");
-        assert_eq!(fs::read_to_string(bench.dir.path().join("etc/x.conf")).unwrap(), "good");
-        assert_eq!(fs::read_dir(bench.dir.path().join("etc")).unwrap().count(), 1);
+        assert_eq!(
+            fs::read_to_string(bench.dir.path().join("etc/x.conf")).unwrap(),
+            "good"
+        );
+        assert_eq!(
+            fs::read_dir(bench.dir.path().join("etc")).unwrap().count(),
+            1
+        );
     }
 
     #[test]
     fn says_what_cannot_be() {
         let bench = bench();
         let cases = [
-            (Wanted { owner: "nobody-made-it", ..bench.wanted("") }, "user nobody-made-it"),
-            (Wanted { path: "/none/x", ..bench.wanted("") }, "directory /none"),
-            (Wanted { path: "/etc", ..bench.wanted("") }, "found a directory"),
-            (Wanted { mode: "rw", ..bench.wanted("") }, "octal mode"),
-            (Wanted { path: "/etc/../x", ..bench.wanted("") }, "absolute path"),
+            (
+                Wanted {
+                    owner: "nobody-made-it",
+                    ..bench.wanted("")
+                },
+                "user nobody-made-it",
+            ),
+            (
+                Wanted {
+                    path: "/none/x",
+                    ..bench.wanted("")
+                },
+                "directory /none",
+            ),
+            (
+                Wanted {
+                    path: "/etc",
+                    ..bench.wanted("")
+                },
+                "found a directory",
+            ),
+            (
+                Wanted {
+                    mode: "rw",
+                    ..bench.wanted("")
+                },
+                "octal mode",
+            ),
+            (
+                Wanted {
+                    path: "/etc/../x",
+                    ..bench.wanted("")
+                },
+                "absolute path",
+            ),
         ];
         for (wanted, expected) in cases {
             let State::Cannot { why } = bench.look(&wanted).state else {
@@ -344,8 +460,15 @@ mod tests {
             };
             assert!(why.contains(expected), "{why}");
         }
-        let pending = Pending { packages: true, ..Pending::default() };
-        let wanted = Wanted { owner: "nobody-made-it", path: "/none/x", ..bench.wanted("") };
+        let pending = Pending {
+            packages: true,
+            ..Pending::default()
+        };
+        let wanted = Wanted {
+            owner: "nobody-made-it",
+            path: "/none/x",
+            ..bench.wanted("")
+        };
         assert!(look(&bench.root, &bench.accounts, &wanted, &pending).changes());
     }
 }

@@ -49,7 +49,9 @@ impl Judged {
         let state = if diff.is_empty() {
             State::Same
         } else {
-            State::WillChange { diff: shorten(diff) }
+            State::WillChange {
+                diff: shorten(diff),
+            }
         };
         Self::new(seen, state)
     }
@@ -128,11 +130,15 @@ pub fn plain_path(path: &str) -> Result<(), String> {
     let good = path.starts_with('/')
         && path.len() > 1
         && !path.contains('\0')
-        && path[1..].split('/').all(|part| !matches!(part, "" | "." | ".."));
+        && path[1..]
+            .split('/')
+            .all(|part| !matches!(part, "" | "." | ".."));
     if good {
         Ok(())
     } else {
-        Err(format!("expected an absolute path without `.`, `..` or empty parts, found {path:?}"))
+        Err(format!(
+            "expected an absolute path without `.`, `..` or empty parts, found {path:?}"
+        ))
     }
 }
 

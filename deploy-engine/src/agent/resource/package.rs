@@ -16,7 +16,11 @@ pub struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     pub fn of(resource: &'a Resource) -> Option<Self> {
         match resource {
-            Resource::Package { name, version, absent } => Some(Self {
+            Resource::Package {
+                name,
+                version,
+                absent,
+            } => Some(Self {
                 name,
                 version: version.as_deref(),
                 absent: *absent,
@@ -84,7 +88,9 @@ pub fn parse_policy(text: &str) -> BTreeMap<String, Policy> {
             all.insert(current.clone(), Policy::default());
             continue;
         }
-        let Some(policy) = all.get_mut(&current) else { continue };
+        let Some(policy) = all.get_mut(&current) else {
+            continue;
+        };
         if let Some(candidate) = line.strip_prefix("  Candidate: ") {
             policy.candidate = Some(candidate.to_owned()).filter(|c| c != "(none)");
         } else if line.starts_with("     ") || line.starts_with(" *** ") {
@@ -120,13 +126,19 @@ pub fn settled(wanted: Wanted<'_>, installed: Option<&Installed>) -> bool {
 
 pub fn look(wanted: Wanted<'_>, packages: &Packages, pending: &Pending) -> Judged {
     let name = wanted.name;
-    let checked = plain_name("package", name, "+.-")
-        .and_then(|()| wanted.version.map_or(Ok(()), |v| plain_name("version", v, "+.-:~")));
+    let checked = plain_name("package", name, "+.-").and_then(|()| {
+        wanted
+            .version
+            .map_or(Ok(()), |v| plain_name("version", v, "+.-:~"))
+    });
     if let Err(why) = checked {
         return Judged::cannot("", why);
     }
     let installed = packages.installed.get(name);
-    let seen = installed.map_or_else(|| "absent".to_owned(), |i| format!("{} {}", i.status, i.version));
+    let seen = installed.map_or_else(
+        || "absent".to_owned(),
+        |i| format!("{} {}", i.status, i.version),
+    );
     if settled(wanted, installed) {
         return Judged::by_diff(&seen, vec![]);
     }
@@ -135,7 +147,9 @@ pub fn look(wanted: Wanted<'_>, packages: &Packages, pending: &Pending) -> Judge
     }
     let policy = match (&packages.policy, &packages.policy_error) {
         (Some(policy), _) => policy.get(name),
-        (None, Some(why)) => return Judged::new(&seen, crate::wire::State::Unknown { why: why.clone() }),
+        (None, Some(why)) => {
+            return Judged::new(&seen, crate::wire::State::Unknown { why: why.clone() });
+        }
         (None, None) => None,
     };
     let may_appear = packages.lists_will_be_fetched || pending.repositories;
@@ -145,13 +159,18 @@ pub fn look(wanted: Wanted<'_>, packages: &Packages, pending: &Pending) -> Judge
         None => policy.and_then(|p| p.candidate.as_deref()),
     };
     match (version, installed.filter(|i| i.is_whole())) {
-        (Some(version), None) => Judged::by_diff(&seen, vec![format!("+ package {name} {version}")]),
-        (Some(version), Some(old)) => {
-            Judged::by_diff(&seen, vec![format!("package {name}: {} -> {version}", old.version)])
+        (Some(version), None) => {
+            Judged::by_diff(&seen, vec![format!("+ package {name} {version}")])
         }
+        (Some(version), Some(old)) => Judged::by_diff(
+            &seen,
+            vec![format!("package {name}: {} -> {version}", old.version)],
+        ),
         (None, _) if may_appear => Judged::by_diff(
             &seen,
-            vec![format!("+ package {name} (its version shows once the package lists are fetched)")],
+            vec![format!(
+                "+ package {name} (its version shows once the package lists are fetched)"
+            )],
         ),
         (None, _) => Judged::cannot(
             &seen,
@@ -220,7 +239,10 @@ mail-transport-agent:
         assert!(found["adduser"].is_whole() && !found["half"].is_whole());
         let policy = parse_policy(POLICY);
         assert_eq!(policy["memcached"].candidate.as_deref(), Some("1.6.18-1"));
-        assert_eq!(policy["adduser"].versions, BTreeSet::from(["3.134".into(), "3.118".into()]));
+        assert_eq!(
+            policy["adduser"].versions,
+            BTreeSet::from(["3.134".into(), "3.118".into()])
+        );
         assert_eq!(policy["mail-transport-agent"], Policy::default());
     }
 
@@ -231,21 +253,60 @@ mail-transport-agent:
             policy_error: None,
             lists_will_be_fetched: fetched,
         };
-        look(Wanted { name, version, absent }, &packages, &Pending::default()).state
+        look(
+            Wanted {
+                name,
+                version,
+                absent,
+            },
+            &packages,
+            &Pending::default(),
+        )
+        .state
     }
 
     #[test]
     fn judged_by_what_is_there_and_what_can_be_had() {
-        let change = |line: &str| State::WillChange { diff: vec![line.to_owned()] };
+        let change = |line: &str| State::WillChange {
+            diff: vec![line.to_owned()],
+        };
         for (name, version, absent, fetched, expected) in [
             ("adduser", None, false, false, State::Same),
             ("adduser", Some("3.134"), false, false, State::Same),
-            ("adduser", Some("3.118"), false, false, change("package adduser: 3.134 -> 3.118")),
+            (
+                "adduser",
+                Some("3.118"),
+                false,
+                false,
+                change("package adduser: 3.134 -> 3.118"),
+            ),
             ("adduser", None, true, false, change("- package adduser")),
             ("memcached", None, true, false, State::Same),
-            ("memcached", None, false, false, change("+ package memcached 1.6.18-1")),
-            ("nonsense", None, false, false, State::Cannot { why: "no package source has nonsense".into() }),
-            ("memcached", Some("9"), false, false, State::Cannot { why: "no package source has memcached in version 9".into() }),
+            (
+                "memcached",
+                None,
+                false,
+                false,
+                change("+ package memcached 1.6.18-1"),
+            ),
+            (
+                "nonsense",
+                None,
+                false,
+                false,
+                State::Cannot {
+                    why: "no package source has nonsense".into(),
+                },
+            ),
+            (
+                "memcached",
+                Some("9"),
+                false,
+                false,
+                State::Cannot {
+                    why: "no package source has memcached in version 9".into(),
+                },
+            ),
             (
                 "nonsense",
                 None,
@@ -254,8 +315,15 @@ mail-transport-agent:
                 change("+ package nonsense (its version shows once the package lists are fetched)"),
             ),
         ] {
-            assert_eq!(judge(name, version, absent, fetched), expected, "{name} {version:?}");
+            assert_eq!(
+                judge(name, version, absent, fetched),
+                expected,
+                "{name} {version:?}"
+            );
         }
-        assert!(matches!(judge("--purge", None, false, true), State::Cannot { .. }));
+        assert!(matches!(
+            judge("--purge", None, false, true),
+            State::Cannot { .. }
+        ));
     }
 }

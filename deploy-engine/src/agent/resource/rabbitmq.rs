@@ -30,9 +30,24 @@ pub struct Api<'a> {
 impl<'a> Api<'a> {
     pub fn of(resource: &'a Resource) -> Option<Self> {
         match resource {
-            Resource::RabbitmqVhost { api_port, api_user, api_password, .. }
-            | Resource::RabbitmqUser { api_port, api_user, api_password, .. }
-            | Resource::RabbitmqPolicy { api_port, api_user, api_password, .. } => Some(Self {
+            Resource::RabbitmqVhost {
+                api_port,
+                api_user,
+                api_password,
+                ..
+            }
+            | Resource::RabbitmqUser {
+                api_port,
+                api_user,
+                api_password,
+                ..
+            }
+            | Resource::RabbitmqPolicy {
+                api_port,
+                api_user,
+                api_password,
+                ..
+            } => Some(Self {
                 port: *api_port,
                 user: api_user,
                 password: api_password,
@@ -67,8 +82,11 @@ impl<'a> Api<'a> {
 
     fn list(&self, path: &str) -> Result<Vec<Value>, ApiError> {
         let body = self.call("GET", path, None)?;
-        serde_json::from_slice(&body)
-            .map_err(|error| ApiError::Other(format!("expected a list of RabbitMQ's {path}, found: {error}")))
+        serde_json::from_slice(&body).map_err(|error| {
+            ApiError::Other(format!(
+                "expected a list of RabbitMQ's {path}, found: {error}"
+            ))
+        })
     }
 }
 
@@ -97,12 +115,17 @@ pub fn read(api: &Api<'_>) -> Result<Broker, ApiError> {
     })
 }
 
-pub fn look(resource: &Resource, broker: Option<&Result<Broker, ApiError>>, pending: &Pending) -> Judged {
+pub fn look(
+    resource: &Resource,
+    broker: Option<&Result<Broker, ApiError>>,
+    pending: &Pending,
+) -> Judged {
     match broker {
         Some(Ok(broker)) => judge(resource, broker),
-        Some(Err(ApiError::NoServer)) if pending.packages || pending.units => {
-            Judged::by_diff("no server", vec![format!("{} after the server runs", resource.id())])
-        }
+        Some(Err(ApiError::NoServer)) if pending.packages || pending.units => Judged::by_diff(
+            "no server",
+            vec![format!("{} after the server runs", resource.id())],
+        ),
         Some(Err(ApiError::NoServer)) => {
             Judged::unknown("RabbitMQ's management API does not listen on this host")
         }
@@ -112,21 +135,48 @@ pub fn look(resource: &Resource, broker: Option<&Result<Broker, ApiError>>, pend
 }
 
 fn named<'a>(list: &'a [Value], pairs: &[(&str, &str)]) -> Option<&'a Value> {
-    list.iter().find(|item| pairs.iter().all(|(key, value)| item[*key] == *value))
+    list.iter()
+        .find(|item| pairs.iter().all(|(key, value)| item[*key] == *value))
 }
 
 fn judge(resource: &Resource, broker: &Broker) -> Judged {
     match resource {
         Resource::RabbitmqVhost { name, absent, .. } => {
             let found = named(&broker.vhosts, &[("name", name)]).is_some();
-            presence(found, *absent, &format!("virtual host {name}")).unwrap_or_else(|| Judged::by_diff("present", vec![]))
+            presence(found, *absent, &format!("virtual host {name}"))
+                .unwrap_or_else(|| Judged::by_diff("present", vec![]))
         }
-        Resource::RabbitmqUser { name, password, tags, permissions, absent, .. } => {
+        Resource::RabbitmqUser {
+            name,
+            password,
+            tags,
+            permissions,
+            absent,
+            ..
+        } => {
             let found = named(&broker.users, &[("name", name)]);
-            presence(found.is_some(), *absent, &format!("RabbitMQ user {name}"))
-                .unwrap_or_else(|| judge_user(broker, found.unwrap_or(&Value::Null), (name, password), tags, permissions))
+            presence(found.is_some(), *absent, &format!("RabbitMQ user {name}")).unwrap_or_else(
+                || {
+                    judge_user(
+                        broker,
+                        found.unwrap_or(&Value::Null),
+                        (name, password),
+                        tags,
+                        permissions,
+                    )
+                },
+            )
         }
-        Resource::RabbitmqPolicy { vhost, name, pattern, apply_to, definition, priority, absent, .. } => {
+        Resource::RabbitmqPolicy {
+            vhost,
+            name,
+            pattern,
+            apply_to,
+            definition,
+            priority,
+            absent,
+            ..
+        } => {
             let found = named(&broker.policies, &[("vhost", vhost), ("name", name)]);
             presence(found.is_some(), *absent, &format!("policy {name} of {vhost}")).unwrap_or_else(|| {
                 let wanted = json!({"pattern": pattern, "apply-to": apply_to, "definition": definition, "priority": priority});
@@ -149,7 +199,8 @@ fn presence(found: bool, absent: bool, what: &str) -> Option<Judged> {
 
 fn judge_fields(wanted: &Value, found: &Value) -> Judged {
     let fields = wanted.as_object().into_iter().flatten();
-    let seen: BTreeMap<&String, &Value> = fields.clone().map(|(key, _)| (key, &found[key])).collect();
+    let seen: BTreeMap<&String, &Value> =
+        fields.clone().map(|(key, _)| (key, &found[key])).collect();
     let diff = fields
         .filter(|(key, value)| found[key.as_str()] != **value)
         .map(|(key, value)| format!("{key}: {} -> {value}", found[key.as_str()]))
@@ -170,12 +221,17 @@ fn judge_user(
     }
     let (found_tags, wanted_tags) = (tags_of(found), sorted(tags.to_vec()));
     if found_tags != wanted_tags {
-        diff.push(format!("tags of {name}: {} -> {}", found_tags.join(","), wanted_tags.join(",")));
+        diff.push(format!(
+            "tags of {name}: {} -> {}",
+            found_tags.join(","),
+            wanted_tags.join(",")
+        ));
     }
     let mut seen = format!("{} {found_tags:?}", found["password_hash"]);
     for (vhost, (configure, write, read)) in permissions {
         let wanted = json!({"configure": configure, "write": write, "read": read});
-        let found = named(&broker.permissions, &[("user", name), ("vhost", vhost)]).unwrap_or(&Value::Null);
+        let found =
+            named(&broker.permissions, &[("user", name), ("vhost", vhost)]).unwrap_or(&Value::Null);
         let judged = judge_fields(&wanted, found);
         seen += &judged.digest;
         if judged.changes() {
@@ -193,18 +249,31 @@ fn sorted(mut list: Vec<String>) -> Vec<String> {
 /// A list since 3.9, words with commas before.
 fn tags_of(user: &Value) -> Vec<String> {
     match &user["tags"] {
-        Value::Array(list) => sorted(list.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
-        Value::String(text) => sorted(text.split(',').filter(|t| !t.is_empty()).map(str::to_owned).collect()),
+        Value::Array(list) => sorted(
+            list.iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect(),
+        ),
+        Value::String(text) => sorted(
+            text.split(',')
+                .filter(|t| !t.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        ),
         _ => vec![],
     }
 }
 
 /// The stored hash is base64 of four bytes of salt and SHA-256 over salt and password.
 fn password_matches(user: &Value, password: &str) -> bool {
-    let hash = user["password_hash"].as_str().and_then(|text| STANDARD.decode(text).ok());
+    let hash = user["password_hash"]
+        .as_str()
+        .and_then(|text| STANDARD.decode(text).ok());
     let (true, Some((salt, stored))) = (
         user["hashing_algorithm"] == HASHING,
-        hash.as_deref().and_then(|bytes| bytes.split_first_chunk::<4>()),
+        hash.as_deref()
+            .and_then(|bytes| bytes.split_first_chunk::<4>()),
     ) else {
         return false;
     };
@@ -218,7 +287,9 @@ fn password_matches(user: &Value, password: &str) -> bool {
 fn part(name: &str) -> String {
     name.bytes()
         .map(|b| match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => char::from(b).to_string(),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
+                char::from(b).to_string()
+            }
             _ => format!("%{b:02X}"),
         })
         .collect()
@@ -227,29 +298,65 @@ fn part(name: &str) -> String {
 pub fn apply(resource: &Resource) -> Result<(), String> {
     let api = Api::of(resource).ok_or("not a resource of RabbitMQ's")?;
     let call = |method: &str, path: String, body: Option<Value>| {
-        api.call(method, &path, body.as_ref()).map(drop).map_err(|error| match error {
-            ApiError::NoServer => "RabbitMQ's management API does not listen on this host".to_owned(),
-            ApiError::Other(why) => why,
-        })
+        api.call(method, &path, body.as_ref())
+            .map(drop)
+            .map_err(|error| match error {
+                ApiError::NoServer => {
+                    "RabbitMQ's management API does not listen on this host".to_owned()
+                }
+                ApiError::Other(why) => why,
+            })
     };
     match resource {
         Resource::RabbitmqVhost { name, absent, .. } => {
             let path = format!("/api/vhosts/{}", part(name));
-            if *absent { call("DELETE", path, None) } else { call("PUT", path, Some(json!({}))) }
+            if *absent {
+                call("DELETE", path, None)
+            } else {
+                call("PUT", path, Some(json!({})))
+            }
         }
-        Resource::RabbitmqUser { name, absent: true, .. } => call("DELETE", format!("/api/users/{}", part(name)), None),
-        Resource::RabbitmqUser { name, password, tags, permissions, .. } => {
-            let body = json!({"password": password, "tags": tags.join(","), "hashing_algorithm": HASHING});
+        Resource::RabbitmqUser {
+            name, absent: true, ..
+        } => call("DELETE", format!("/api/users/{}", part(name)), None),
+        Resource::RabbitmqUser {
+            name,
+            password,
+            tags,
+            permissions,
+            ..
+        } => {
+            let body =
+                json!({"password": password, "tags": tags.join(","), "hashing_algorithm": HASHING});
             call("PUT", format!("/api/users/{}", part(name)), Some(body))?;
-            permissions.iter().try_for_each(|(vhost, (configure, write, read))| {
-                let path = format!("/api/permissions/{}/{}", part(vhost), part(name));
-                call("PUT", path, Some(json!({"configure": configure, "write": write, "read": read})))
-            })
+            permissions
+                .iter()
+                .try_for_each(|(vhost, (configure, write, read))| {
+                    let path = format!("/api/permissions/{}/{}", part(vhost), part(name));
+                    call(
+                        "PUT",
+                        path,
+                        Some(json!({"configure": configure, "write": write, "read": read})),
+                    )
+                })
         }
-        Resource::RabbitmqPolicy { vhost, name, pattern, apply_to, definition, priority, absent, .. } => {
+        Resource::RabbitmqPolicy {
+            vhost,
+            name,
+            pattern,
+            apply_to,
+            definition,
+            priority,
+            absent,
+            ..
+        } => {
             let path = format!("/api/policies/{}/{}", part(vhost), part(name));
             let body = json!({"pattern": pattern, "apply-to": apply_to, "definition": definition, "priority": priority});
-            if *absent { call("DELETE", path, None) } else { call("PUT", path, Some(body)) }
+            if *absent {
+                call("DELETE", path, None)
+            } else {
+                call("PUT", path, Some(body))
+            }
         }
         _ => Err("not a resource of RabbitMQ's".to_owned()),
     }
@@ -268,9 +375,15 @@ mod tests {
         salted.extend_from_slice(&hasher.finalize());
         Broker {
             vhosts: vec![json!({"name": "/"})],
-            users: vec![json!({"name": "app", "password_hash": STANDARD.encode(salted), "hashing_algorithm": HASHING, "tags": ["monitoring"]})],
-            permissions: vec![json!({"user": "app", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"})],
-            policies: vec![json!({"vhost": "/", "name": "p", "pattern": "^q", "apply-to": "queues", "definition": {"max-length": 5}, "priority": 0})],
+            users: vec![
+                json!({"name": "app", "password_hash": STANDARD.encode(salted), "hashing_algorithm": HASHING, "tags": ["monitoring"]}),
+            ],
+            permissions: vec![
+                json!({"user": "app", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}),
+            ],
+            policies: vec![
+                json!({"vhost": "/", "name": "p", "pattern": "^q", "apply-to": "queues", "definition": {"max-length": 5}, "priority": 0}),
+            ],
         }
     }
 
@@ -282,7 +395,11 @@ mod tests {
             name: "app".into(),
             password: password.into(),
             tags: tags.iter().map(|&t| t.to_owned()).collect(),
-            permissions: [("/".to_owned(), (".*".to_owned(), ".*".to_owned(), read.to_owned()))].into(),
+            permissions: [(
+                "/".to_owned(),
+                (".*".to_owned(), ".*".to_owned(), read.to_owned()),
+            )]
+            .into(),
             absent: false,
         }
     }
@@ -317,7 +434,10 @@ mod tests {
             priority: 0,
             absent: false,
         };
-        assert_eq!(judge(&policy(json!({"max-length": 5})), &broker()).state, State::Same);
+        assert_eq!(
+            judge(&policy(json!({"max-length": 5})), &broker()).state,
+            State::Same
+        );
         assert!(judge(&policy(json!({"max-length": 6})), &broker()).changes());
         let no_server = Some(Err(ApiError::NoServer));
         let unknown = look(&policy(json!({})), no_server.as_ref(), &Pending::default());

@@ -1,9 +1,6 @@
 //! MariaDB databases, users and grants, through the server's socket as root.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{Judged, Pending};
 use crate::{
@@ -19,19 +16,59 @@ const NO_SERVER: [&str; 3] = ["ERROR 2002", "ERROR 2003", "ERROR 2013"];
 /// A wanted database object.
 #[derive(Clone, Copy)]
 pub enum Wanted<'a> {
-    Database { name: &'a str, charset: &'a str, absent: bool },
-    User { name: &'a str, from: &'a str, password: &'a str, absent: bool },
-    Grant { user: &'a str, from: &'a str, privileges: &'a [String], on: &'a str },
+    Database {
+        name: &'a str,
+        charset: &'a str,
+        absent: bool,
+    },
+    User {
+        name: &'a str,
+        from: &'a str,
+        password: &'a str,
+        absent: bool,
+    },
+    Grant {
+        user: &'a str,
+        from: &'a str,
+        privileges: &'a [String],
+        on: &'a str,
+    },
 }
 
 impl<'a> Wanted<'a> {
     pub fn of(resource: &'a Resource) -> Option<Self> {
         Some(match resource {
-            Resource::SqlDatabase { name, charset, absent } => Self::Database { name, charset, absent: *absent },
-            Resource::SqlUser { name, from, password, absent } => {
-                Self::User { name, from, password, absent: *absent }
-            }
-            Resource::SqlGrant { user, from, privileges, on } => Self::Grant { user, from, privileges, on },
+            Resource::SqlDatabase {
+                name,
+                charset,
+                absent,
+            } => Self::Database {
+                name,
+                charset,
+                absent: *absent,
+            },
+            Resource::SqlUser {
+                name,
+                from,
+                password,
+                absent,
+            } => Self::User {
+                name,
+                from,
+                password,
+                absent: *absent,
+            },
+            Resource::SqlGrant {
+                user,
+                from,
+                privileges,
+                on,
+            } => Self::Grant {
+                user,
+                from,
+                privileges,
+                on,
+            },
             _ => return None,
         })
     }
@@ -42,10 +79,16 @@ impl<'a> Wanted<'a> {
             Self::User { .. } => Ok(()),
             Self::Grant { privileges, on, .. } => {
                 target(on)?;
-                let word = |p: &&String| !p.is_empty() && p.chars().all(|c| c.is_ascii_alphabetic() || c == ' ');
+                let word = |p: &&String| {
+                    !p.is_empty() && p.chars().all(|c| c.is_ascii_alphabetic() || c == ' ')
+                };
                 match privileges.iter().find(|p| !word(p)) {
-                    _ if privileges.is_empty() => Err("expected at least one privilege, found none".to_owned()),
-                    Some(bad) => Err(format!("expected a privilege such as SELECT, found {bad:?}")),
+                    _ if privileges.is_empty() => {
+                        Err("expected at least one privilege, found none".to_owned())
+                    }
+                    Some(bad) => Err(format!(
+                        "expected a privilege such as SELECT, found {bad:?}"
+                    )),
                     None => Ok(()),
                 }
             }
@@ -59,13 +102,20 @@ impl<'a> Wanted<'a> {
                 "SELECT DEFAULT_CHARACTER_SET_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME={};",
                 quote(name)
             ),
-            Self::User { name, from, password, .. } => format!(
+            Self::User {
+                name,
+                from,
+                password,
+                ..
+            } => format!(
                 "SELECT plugin, authentication_string, authentication_string=PASSWORD({}) FROM mysql.user WHERE User={} AND Host={};",
                 quote(password),
                 quote(name),
                 quote(from)
             ),
-            Self::Grant { user, from, .. } => format!("SHOW GRANTS FOR {}@{};", quote(user), quote(from)),
+            Self::Grant { user, from, .. } => {
+                format!("SHOW GRANTS FOR {}@{};", quote(user), quote(from))
+            }
         }
     }
 }
@@ -102,7 +152,10 @@ fn target(on: &str) -> Result<String, String> {
         ("*", "*") => "*.*".to_owned(),
         ("*", _) => return Err(wrong()),
         (_, "*") => {
-            let escaped = database.replace('\\', "\\\\").replace('_', "\\_").replace('%', "\\%");
+            let escaped = database
+                .replace('\\', "\\\\")
+                .replace('_', "\\_")
+                .replace('%', "\\%");
             format!("{}.*", identifier(&escaped))
         }
         _ => format!("{}.{}", identifier(database), identifier(table)),
@@ -148,22 +201,45 @@ enum ClientError {
 }
 
 fn client(exec: &Exec, statements: &str, force: bool) -> Result<(String, String), ClientError> {
-    let mut argv = vec!["mariadb", "--no-defaults", "--batch", "--skip-column-names", "--protocol=socket", "--user=root", "--default-character-set=utf8mb4"];
+    let mut argv = vec![
+        "mariadb",
+        "--no-defaults",
+        "--batch",
+        "--skip-column-names",
+        "--protocol=socket",
+        "--user=root",
+        "--default-character-set=utf8mb4",
+    ];
     if force {
         argv.push("--force");
     }
-    let output = exec.helper_with(&argv, Some(statements), &[], SQL_TIMEOUT).map_err(ClientError::Other)?;
+    let output = exec
+        .helper_with(&argv, Some(statements), &[], SQL_TIMEOUT)
+        .map_err(ClientError::Other)?;
     let said = output.stderr.trim();
     if output.exit == Exit::NotFound {
-        return Err(ClientError::NoServer("the mariadb client is not installed".to_owned()));
+        return Err(ClientError::NoServer(
+            "the mariadb client is not installed".to_owned(),
+        ));
     }
-    if let Some(line) = said.lines().find(|l| NO_SERVER.iter().any(|e| l.starts_with(e))) {
+    if let Some(line) = said
+        .lines()
+        .find(|l| NO_SERVER.iter().any(|e| l.starts_with(e)))
+    {
         return Err(ClientError::NoServer(line.to_owned()));
     }
     let only_missing_grants = said.lines().all(|l| l.starts_with("ERROR 1141"));
-    if output.ok() || (force && matches!(output.exit, Exit::Code(1)) && only_missing_grants && !said.is_empty()) {
+    if output.ok()
+        || (force
+            && matches!(output.exit, Exit::Code(1))
+            && only_missing_grants
+            && !said.is_empty())
+    {
         // With --force the client ends with 0 even after errors: only those that a question may cause are let through.
-        if said.lines().any(|l| l.starts_with("ERROR ") && !l.starts_with("ERROR 1141")) {
+        if said
+            .lines()
+            .any(|l| l.starts_with("ERROR ") && !l.starts_with("ERROR 1141"))
+        {
             return Err(ClientError::Other(last_lines(said, 3)));
         }
         return Ok((output.stdout, output.stderr));
@@ -214,7 +290,10 @@ pub fn look(wanted: &Wanted<'_>, index: usize, answers: &Answers, pending: &Pend
     let rows = match answers {
         Answers::Rows(rows) => rows.get(index).map(Vec::as_slice).unwrap_or_default(),
         Answers::NoServer(_) if pending.packages || pending.units => {
-            return Judged::by_diff("no server", vec![format!("{} after the server runs", describe(wanted))]);
+            return Judged::by_diff(
+                "no server",
+                vec![format!("{} after the server runs", describe(wanted))],
+            );
         }
         Answers::NoServer(why) | Answers::Error(why) => return Judged::unknown(why.clone()),
     };
@@ -224,8 +303,15 @@ pub fn look(wanted: &Wanted<'_>, index: usize, answers: &Answers, pending: &Pend
 fn describe(wanted: &Wanted<'_>) -> String {
     match wanted {
         Wanted::Database { name, absent, .. } => format!("{} database {name}", sign(*absent)),
-        Wanted::User { name, from, absent, .. } => format!("{} SQL user {name}@{from}", sign(*absent)),
-        Wanted::Grant { user, from, privileges, on } => {
+        Wanted::User {
+            name, from, absent, ..
+        } => format!("{} SQL user {name}@{from}", sign(*absent)),
+        Wanted::Grant {
+            user,
+            from,
+            privileges,
+            on,
+        } => {
             format!("+ {} on {on} to {user}@{from}", privileges.join(", "))
         }
     }
@@ -237,15 +323,38 @@ fn sign(absent: bool) -> char {
 
 fn judge(wanted: &Wanted<'_>, rows: &[Vec<String>]) -> Judged {
     match wanted {
-        Wanted::Database { name, charset, absent } => match rows.first().and_then(|r| r.first()) {
-            None => Judged::by_diff("absent", if *absent { vec![] } else { vec![describe(wanted)] }),
+        Wanted::Database {
+            name,
+            charset,
+            absent,
+        } => match rows.first().and_then(|r| r.first()) {
+            None => Judged::by_diff(
+                "absent",
+                if *absent {
+                    vec![]
+                } else {
+                    vec![describe(wanted)]
+                },
+            ),
             Some(_) if *absent => Judged::by_diff("present", vec![describe(wanted)]),
             Some(found) if found == charset => Judged::by_diff(found, vec![]),
-            Some(found) => Judged::by_diff(found, vec![format!("character set of {name}: {found} -> {charset}")]),
+            Some(found) => Judged::by_diff(
+                found,
+                vec![format!("character set of {name}: {found} -> {charset}")],
+            ),
         },
-        Wanted::User { name, from, absent, .. } => {
+        Wanted::User {
+            name, from, absent, ..
+        } => {
             let Some([plugin, hash, same]) = rows.first().map(Vec::as_slice) else {
-                return Judged::by_diff("absent", if *absent { vec![] } else { vec![describe(wanted)] });
+                return Judged::by_diff(
+                    "absent",
+                    if *absent {
+                        vec![]
+                    } else {
+                        vec![describe(wanted)]
+                    },
+                );
             };
             let seen = format!("{plugin} {hash}");
             let diff = match (absent, plugin == "mysql_native_password" && same == "1") {
@@ -257,11 +366,22 @@ fn judge(wanted: &Wanted<'_>, rows: &[Vec<String>]) -> Judged {
         }
         Wanted::Grant { privileges, on, .. } => {
             let found = granted(rows, on);
-            let wanted_set = privileges.iter().map(|p| canonical(p)).collect::<BTreeSet<_>>();
+            let wanted_set = privileges
+                .iter()
+                .map(|p| canonical(p))
+                .collect::<BTreeSet<_>>();
             let seen = found.iter().cloned().collect::<Vec<_>>().join(",");
             let mut diff = Vec::new();
-            diff.extend(wanted_set.difference(&found).map(|p| format!("+ {p} on {on}")));
-            diff.extend(found.difference(&wanted_set).map(|p| format!("- {p} on {on}")));
+            diff.extend(
+                wanted_set
+                    .difference(&found)
+                    .map(|p| format!("+ {p} on {on}")),
+            );
+            diff.extend(
+                found
+                    .difference(&wanted_set)
+                    .map(|p| format!("- {p} on {on}")),
+            );
             Judged::by_diff(&seen, diff)
         }
     }
@@ -276,23 +396,35 @@ fn canonical(privilege: &str) -> String {
         "REPLICATION REPLICA" => "REPLICATION SLAVE".to_owned(),
         "REPLICA MONITOR" => "SLAVE MONITOR".to_owned(),
         "REPLICATION REPLICA ADMIN" => "REPLICATION SLAVE ADMIN".to_owned(),
-        "SHOW CREATE ROUTINE" => upper,
         _ => upper,
     }
 }
 
 /// The privileges that `SHOW GRANTS` lists for exactly this target.
 fn granted(rows: &[Vec<String>], on: &str) -> BTreeSet<String> {
-    let Ok(wanted) = target(on) else { return BTreeSet::new() };
+    let Ok(wanted) = target(on) else {
+        return BTreeSet::new();
+    };
     let mut found = BTreeSet::new();
     for line in rows.iter().filter_map(|r| r.first()) {
-        let parts = line.strip_prefix("GRANT ").and_then(|rest| rest.split_once(" ON "));
-        let Some((privileges, rest)) = parts else { continue };
-        let Some((place, tail)) = rest.split_once(" TO ") else { continue };
+        let parts = line
+            .strip_prefix("GRANT ")
+            .and_then(|rest| rest.split_once(" ON "));
+        let Some((privileges, rest)) = parts else {
+            continue;
+        };
+        let Some((place, tail)) = rest.split_once(" TO ") else {
+            continue;
+        };
         if place != wanted {
             continue;
         }
-        found.extend(privileges.split(", ").map(canonical).filter(|p| p != "USAGE"));
+        found.extend(
+            privileges
+                .split(", ")
+                .map(canonical)
+                .filter(|p| p != "USAGE"),
+        );
         if tail.ends_with("WITH GRANT OPTION") {
             found.insert("GRANT OPTION".to_owned());
         }
@@ -304,25 +436,54 @@ fn granted(rows: &[Vec<String>], on: &str) -> BTreeSet<String> {
 fn statements(wanted: &Wanted<'_>, rows: &[Vec<String>]) -> Result<Vec<String>, String> {
     wanted.check()?;
     Ok(match wanted {
-        Wanted::Database { name, absent: true, .. } => vec![format!("DROP DATABASE {};", identifier(name))],
+        Wanted::Database {
+            name, absent: true, ..
+        } => vec![format!("DROP DATABASE {};", identifier(name))],
         Wanted::Database { name, charset, .. } => vec![
-            format!("CREATE DATABASE IF NOT EXISTS {} CHARACTER SET {charset};", identifier(name)),
-            format!("ALTER DATABASE {} CHARACTER SET {charset};", identifier(name)),
+            format!(
+                "CREATE DATABASE IF NOT EXISTS {} CHARACTER SET {charset};",
+                identifier(name)
+            ),
+            format!(
+                "ALTER DATABASE {} CHARACTER SET {charset};",
+                identifier(name)
+            ),
         ],
-        Wanted::User { name, from, absent: true, .. } => {
+        Wanted::User {
+            name,
+            from,
+            absent: true,
+            ..
+        } => {
             vec![format!("DROP USER {}@{};", quote(name), quote(from))]
         }
-        Wanted::User { name, from, password, .. } => {
+        Wanted::User {
+            name,
+            from,
+            password,
+            ..
+        } => {
             let who = format!("{}@{}", quote(name), quote(from));
             vec![
                 format!("CREATE USER IF NOT EXISTS {who};"),
-                format!("ALTER USER {who} IDENTIFIED VIA mysql_native_password USING PASSWORD({});", quote(password)),
+                format!(
+                    "ALTER USER {who} IDENTIFIED VIA mysql_native_password USING PASSWORD({});",
+                    quote(password)
+                ),
             ]
         }
-        Wanted::Grant { user, from, privileges, on } => {
+        Wanted::Grant {
+            user,
+            from,
+            privileges,
+            on,
+        } => {
             let (who, place) = (format!("{}@{}", quote(user), quote(from)), target(on)?);
             let found = granted(rows, on);
-            let wanted_set = privileges.iter().map(|p| canonical(p)).collect::<BTreeSet<_>>();
+            let wanted_set = privileges
+                .iter()
+                .map(|p| canonical(p))
+                .collect::<BTreeSet<_>>();
             let mut all = Vec::new();
             let more: Vec<&str> = wanted_set.difference(&found).map(String::as_str).collect();
             let less: Vec<&str> = found.difference(&wanted_set).map(String::as_str).collect();
@@ -349,23 +510,30 @@ pub fn apply(exec: &Exec, wanted: &Wanted<'_>) -> Result<(), String> {
     }
 }
 
-/// The observations of several objects need one exchange with the server: their place in it by resource index.
-pub type Places = BTreeMap<usize, usize>;
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::wire::State;
 
     fn rows(lines: &[&str]) -> Vec<Vec<String>> {
-        lines.iter().map(|l| l.split('\t').map(unescape).collect()).collect()
+        lines
+            .iter()
+            .map(|l| l.split('\t').map(unescape).collect())
+            .collect()
     }
 
     #[test]
     fn answers_are_grouped_and_unescaped() {
         let text = "nightshift-question\t0\nutf8mb4\nnightshift-question\t1\nnightshift-question\t2\na\\tb\tc\\\\d\n";
         let found = parse_answers(text, 3);
-        assert_eq!(found, [vec![vec!["utf8mb4".to_owned()]], vec![], vec![vec!["a\tb".into(), "c\\d".into()]]]);
+        assert_eq!(
+            found,
+            [
+                vec![vec!["utf8mb4".to_owned()]],
+                vec![],
+                vec![vec!["a\tb".into(), "c\\d".into()]]
+            ]
+        );
     }
 
     #[test]
@@ -377,49 +545,101 @@ mod tests {
             assert!(target(bad).is_err(), "{bad}");
         }
         let privileges = ["SELECT ON *.* TO x; --".to_owned()];
-        let grant = Wanted::Grant { user: "a", from: "%", privileges: &privileges, on: "*.*" };
-        assert!(matches!(look(&grant, 0, &Answers::Rows(vec![]), &Pending::default()).state, State::Cannot { .. }));
+        let grant = Wanted::Grant {
+            user: "a",
+            from: "%",
+            privileges: &privileges,
+            on: "*.*",
+        };
+        assert!(matches!(
+            look(&grant, 0, &Answers::Rows(vec![]), &Pending::default()).state,
+            State::Cannot { .. }
+        ));
     }
 
     #[test]
     fn grants_are_compared_as_sets() {
         let privileges = ["SELECT".to_owned(), "replication client".to_owned()];
-        let grant = Wanted::Grant { user: "m", from: "%", privileges: &privileges, on: "*.*" };
+        let grant = Wanted::Grant {
+            user: "m",
+            from: "%",
+            privileges: &privileges,
+            on: "*.*",
+        };
         let shown = rows(&[
             "GRANT PROCESS, BINLOG MONITOR ON *.* TO `m`@`%` IDENTIFIED BY PASSWORD '*AB' WITH GRANT OPTION",
             "GRANT ALL PRIVILEGES ON `x`.* TO `m`@`%`",
         ]);
-        let diff = ["+ SELECT on *.*", "- GRANT OPTION on *.*", "- PROCESS on *.*"].map(str::to_owned).to_vec();
+        let diff = [
+            "+ SELECT on *.*",
+            "- GRANT OPTION on *.*",
+            "- PROCESS on *.*",
+        ]
+        .map(str::to_owned)
+        .to_vec();
         assert_eq!(judge(&grant, &shown).state, State::WillChange { diff });
         assert_eq!(
             statements(&grant, &shown).unwrap(),
-            ["REVOKE GRANT OPTION, PROCESS ON *.* FROM 'm'@'%';", "GRANT SELECT ON *.* TO 'm'@'%';"]
+            [
+                "REVOKE GRANT OPTION, PROCESS ON *.* FROM 'm'@'%';",
+                "GRANT SELECT ON *.* TO 'm'@'%';"
+            ]
         );
         let all = ["ALL".to_owned()];
-        let grant = Wanted::Grant { user: "m", from: "%", privileges: &all, on: "x.*" };
+        let grant = Wanted::Grant {
+            user: "m",
+            from: "%",
+            privileges: &all,
+            on: "x.*",
+        };
         assert_eq!(judge(&grant, &shown).state, State::Same);
     }
 
     #[test]
     fn users_and_databases() {
-        let user = |absent| Wanted::User { name: "u", from: "%", password: "p", absent };
+        let user = |absent| Wanted::User {
+            name: "u",
+            from: "%",
+            password: "p",
+            absent,
+        };
         assert!(judge(&user(false), &[]).changes());
-        assert_eq!(judge(&user(false), &rows(&["mysql_native_password\t*AB\t1"])).state, State::Same);
+        assert_eq!(
+            judge(&user(false), &rows(&["mysql_native_password\t*AB\t1"])).state,
+            State::Same
+        );
         assert!(judge(&user(false), &rows(&["mysql_native_password\t*AB\t0"])).changes());
         assert!(judge(&user(false), &rows(&["unix_socket\t\t1"])).changes());
         assert_eq!(judge(&user(true), &[]).state, State::Same);
-        let database = Wanted::Database { name: "d", charset: "utf8mb4", absent: false };
+        let database = Wanted::Database {
+            name: "d",
+            charset: "utf8mb4",
+            absent: false,
+        };
         assert_eq!(judge(&database, &rows(&["utf8mb4"])).state, State::Same);
         assert!(judge(&database, &rows(&["latin1"])).changes());
     }
 
     #[test]
     fn a_server_that_does_not_run_is_unknown_unless_it_will() {
-        let database = Wanted::Database { name: "d", charset: "utf8mb4", absent: false };
+        let database = Wanted::Database {
+            name: "d",
+            charset: "utf8mb4",
+            absent: false,
+        };
         let answers = Answers::NoServer("ERROR 2002".into());
-        assert!(matches!(look(&database, 0, &answers, &Pending::default()).state, State::Unknown { .. }));
-        let pending = Pending { units: true, ..Pending::default() };
+        assert!(matches!(
+            look(&database, 0, &answers, &Pending::default()).state,
+            State::Unknown { .. }
+        ));
+        let pending = Pending {
+            units: true,
+            ..Pending::default()
+        };
         let diff = vec!["+ database d after the server runs".to_owned()];
-        assert_eq!(look(&database, 0, &answers, &pending).state, State::WillChange { diff });
+        assert_eq!(
+            look(&database, 0, &answers, &pending).state,
+            State::WillChange { diff }
+        );
     }
 }

@@ -12,9 +12,9 @@ fn path(key: &str) -> Result<String, String> {
         _ => key.replace('.', "/"),
     };
     let path = format!("/proc/sys/{relative}");
-    super::plain_path(&path)
-        .map(|()| path)
-        .map_err(|_| format!("expected a kernel setting such as net.ipv4.ip_forward, found {key:?}"))
+    super::plain_path(&path).map(|()| path).map_err(|_| {
+        format!("expected a kernel setting such as net.ipv4.ip_forward, found {key:?}")
+    })
 }
 
 fn kept<'a>(key: &str, content: &'a str, path: &'a mut String) -> file::Wanted<'a> {
@@ -54,7 +54,10 @@ pub fn look(root: &Root, accounts: &Accounts, key: &str, value: &str, pending: &
     if words(&found) != words(value) {
         // Opening changes nothing; in a container many settings are read-only.
         if let Err(error) = fs::OpenOptions::new().write(true).open(&real) {
-            return Judged::cannot(&found, format!("{key} is {} and cannot be set: {error}", found.trim()));
+            return Judged::cannot(
+                &found,
+                format!("{key} is {} and cannot be set: {error}", found.trim()),
+            );
         }
         diff.push(format!("{key}: {} -> {value}", found.trim()));
     }
@@ -68,14 +71,21 @@ pub fn look(root: &Root, accounts: &Accounts, key: &str, value: &str, pending: &
     Judged::by_diff(&format!("{} {}", found.trim(), file.digest), diff)
 }
 
-pub fn apply(root: &Root, exec: &Exec, accounts: &Accounts, key: &str, value: &str) -> Result<(), String> {
+pub fn apply(
+    root: &Root,
+    exec: &Exec,
+    accounts: &Accounts,
+    key: &str,
+    value: &str,
+) -> Result<(), String> {
     let real = root.at(&path(key)?);
     let (content, mut name) = (format!("{key} = {value}\n"), String::new());
     file::apply(root, exec, accounts, &kept(key, &content, &mut name))?;
     if fs::read_to_string(&real).is_ok_and(|found| words(&found) == words(value)) {
         return Ok(());
     }
-    fs::write(&real, value).map_err(|error| format!("expected to set {key} to {value}, found: {error}"))
+    fs::write(&real, value)
+        .map_err(|error| format!("expected to set {key} to {value}, found: {error}"))
 }
 
 #[cfg(test)]
@@ -90,7 +100,11 @@ mod tests {
         for made in ["proc/sys/net/ipv4", "etc/sysctl.d"] {
             fs::create_dir_all(dir.path().join(made)).unwrap();
         }
-        fs::write(dir.path().join("proc/sys/net/ipv4/ip_local_port_range"), "32768\t60999\n").unwrap();
+        fs::write(
+            dir.path().join("proc/sys/net/ipv4/ip_local_port_range"),
+            "32768\t60999\n",
+        )
+        .unwrap();
         let (accounts, pending) = (Accounts::default(), Pending::default());
         let key = "net.ipv4.ip_local_port_range";
         let look = |value: &str| super::look(&root, &accounts, key, value, &pending);
@@ -98,7 +112,14 @@ mod tests {
             panic!("the value is as wanted, but nothing keeps it");
         };
         assert!(!diff.iter().any(|line| line.contains("->")), "{diff:?}");
-        apply(&root, &Exec::new(root.clone()), &accounts, key, "1024 60999").unwrap();
+        apply(
+            &root,
+            &Exec::new(root.clone()),
+            &accounts,
+            key,
+            "1024 60999",
+        )
+        .unwrap();
         assert_eq!(look("1024 60999").state, State::Same);
         let missing = super::look(&root, &accounts, "net.ipv4.nonsense", "1", &pending);
         assert!(matches!(missing.state, State::Cannot { .. }));

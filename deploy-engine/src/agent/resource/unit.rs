@@ -66,7 +66,9 @@ pub fn show(exec: &Exec, names: &[&str]) -> Result<Properties, String> {
 pub fn parse_show(text: &str, names: &[&str]) -> Properties {
     let blocks = text.split("\n\n").map(|block| {
         let pairs = block.lines().filter_map(|line| line.split_once('='));
-        pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<BTreeMap<_, _>>()
+        pairs
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect::<BTreeMap<_, _>>()
     });
     let blocks = blocks.filter(|block| !block.is_empty());
     names.iter().map(|&n| n.to_owned()).zip(blocks).collect()
@@ -75,7 +77,13 @@ pub fn parse_show(text: &str, names: &[&str]) -> Properties {
 /// A unit name that can be an argument.
 pub fn check_name(name: &str) -> Result<(), String> {
     plain_name("unit", name, ".-@:\\").and_then(|()| {
-        if name.contains('.') { Ok(()) } else { Err(format!("expected a unit name with its type, such as {name}.service, found {name:?}")) }
+        if name.contains('.') {
+            Ok(())
+        } else {
+            Err(format!(
+                "expected a unit name with its type, such as {name}.service, found {name:?}"
+            ))
+        }
     })
 }
 
@@ -95,7 +103,10 @@ impl Found<'_> {
     }
 
     fn enabled(&self) -> bool {
-        matches!(self.get("UnitFileState"), "enabled" | "enabled-runtime" | "static" | "alias" | "generated" | "indirect")
+        matches!(
+            self.get("UnitFileState"),
+            "enabled" | "enabled-runtime" | "static" | "alias" | "generated" | "indirect"
+        )
     }
 }
 
@@ -107,7 +118,12 @@ enum Due {
     Restart(String),
 }
 
-pub fn look(root: &Root, wanted: &Wanted<'_>, units: &Result<Properties, String>, pending: &Pending) -> Judged {
+pub fn look(
+    root: &Root,
+    wanted: &Wanted<'_>,
+    units: &Result<Properties, String>,
+    pending: &Pending,
+) -> Judged {
     if let Err(why) = check_name(wanted.name) {
         return Judged::cannot("", why);
     }
@@ -118,19 +134,31 @@ pub fn look(root: &Root, wanted: &Wanted<'_>, units: &Result<Properties, String>
     };
     let found = Found(properties);
     let record = read_record(root, wanted.name);
-    let seen = format!("{} {} {} {record:?}", found.get("LoadState"), found.get("UnitFileState"), found.active());
+    let seen = format!(
+        "{} {} {} {record:?}",
+        found.get("LoadState"),
+        found.get("UnitFileState"),
+        found.active()
+    );
     match found.get("LoadState") {
         "loaded" => {}
         "not-found" => return not_found(wanted, &seen, pending),
         "masked" if wanted.running == Some(true) || wanted.enabled == Some(true) => {
-            return Judged::cannot(&seen, format!("{} is masked: somebody forbade it to run", wanted.name));
+            return Judged::cannot(
+                &seen,
+                format!("{} is masked: somebody forbade it to run", wanted.name),
+            );
         }
         "masked" => return Judged::by_diff(&seen, vec![]),
         other => return Judged::cannot(&seen, format!("systemd has {} as {other:?}", wanted.name)),
     }
     let mut diff = Vec::new();
     if let Some(enabled) = wanted.enabled.filter(|e| *e != found.enabled()) {
-        diff.push(format!("{} {}", if enabled { "enable" } else { "disable" }, wanted.name));
+        diff.push(format!(
+            "{} {}",
+            if enabled { "enable" } else { "disable" },
+            wanted.name
+        ));
     }
     match wanted.running {
         Some(true) if found.active() => match due(root, wanted, &found, record.as_ref(), pending) {
@@ -138,8 +166,14 @@ pub fn look(root: &Root, wanted: &Wanted<'_>, units: &Result<Properties, String>
             Due::Reload(why) => diff.push(format!("reload {}: {why}", wanted.name)),
             Due::Restart(why) => diff.push(format!("restart {}: {why}", wanted.name)),
         },
-        Some(true) => diff.push(format!("start {} (it is {})", wanted.name, found.get("ActiveState"))),
-        Some(false) if found.active() || found.starting() => diff.push(format!("stop {}", wanted.name)),
+        Some(true) => diff.push(format!(
+            "start {} (it is {})",
+            wanted.name,
+            found.get("ActiveState")
+        )),
+        Some(false) if found.active() || found.starting() => {
+            diff.push(format!("stop {}", wanted.name))
+        }
         _ => {}
     }
     Judged::by_diff(&seen, diff)
@@ -147,7 +181,10 @@ pub fn look(root: &Root, wanted: &Wanted<'_>, units: &Result<Properties, String>
 
 fn not_found(wanted: &Wanted<'_>, seen: &str, pending: &Pending) -> Judged {
     let wants = wanted.running == Some(true) || wanted.enabled == Some(true);
-    let own_file = pending.files.iter().any(|p| p.ends_with(&format!("/{}", wanted.name)));
+    let own_file = pending
+        .files
+        .iter()
+        .any(|p| p.ends_with(&format!("/{}", wanted.name)));
     if !wants {
         Judged::by_diff(seen, vec![])
     } else if pending.packages || own_file {
@@ -160,13 +197,32 @@ fn not_found(wanted: &Wanted<'_>, seen: &str, pending: &Pending) -> Judged {
         }
         Judged::by_diff(seen, diff)
     } else {
-        Judged::cannot(seen, format!("systemd knows no unit {} and nothing that is planned here brings it", wanted.name))
+        Judged::cannot(
+            seen,
+            format!(
+                "systemd knows no unit {} and nothing that is planned here brings it",
+                wanted.name
+            ),
+        )
     }
 }
 
-fn due(root: &Root, wanted: &Wanted<'_>, found: &Found<'_>, record: Option<&Record>, pending: &Pending) -> Due {
-    let coming = |paths: &[String]| paths.iter().find(|p| pending.files.contains(*p)).map(|p| format!("{p} will change"));
-    let changed = |paths: &[String], known: fn(&Record) -> &String| match record.filter(|r| r.invocation == found.get("InvocationID")) {
+fn due(
+    root: &Root,
+    wanted: &Wanted<'_>,
+    found: &Found<'_>,
+    record: Option<&Record>,
+    pending: &Pending,
+) -> Due {
+    let coming = |paths: &[String]| {
+        paths
+            .iter()
+            .find(|p| pending.files.contains(*p))
+            .map(|p| format!("{p} will change"))
+    };
+    let changed = |paths: &[String], known: fn(&Record) -> &String| match record
+        .filter(|r| r.invocation == found.get("InvocationID"))
+    {
         Some(record) => (*known(record) != digest(root, paths))
             .then(|| format!("{} changed since it was started", paths.join(" or "))),
         None => newer(root, paths, found),
@@ -201,7 +257,8 @@ fn newer(root: &Root, paths: &[String], found: &Found<'_>) -> Option<String> {
 /// Digest of the files' contents. A missing file counts as such.
 fn digest(root: &Root, paths: &[String]) -> String {
     let parts = paths.iter().map(|path| {
-        let content = fs::read(root.at(path)).map_or_else(|_| "missing".to_owned(), |bytes| sha256_hex(&bytes));
+        let content = fs::read(root.at(path))
+            .map_or_else(|_| "missing".to_owned(), |bytes| sha256_hex(&bytes));
         format!("{path} {content}\n")
     });
     sha256_hex(parts.collect::<String>().as_bytes())
@@ -225,7 +282,12 @@ fn write_record(root: &Root, name: &str, record: &Record) -> Result<(), String> 
 }
 
 /// Brings the unit there. `reload_systemd`: unit files may have changed since systemd read them.
-pub fn apply(root: &Root, exec: &Exec, wanted: &Wanted<'_>, reload_systemd: bool) -> Result<(), String> {
+pub fn apply(
+    root: &Root,
+    exec: &Exec,
+    wanted: &Wanted<'_>,
+    reload_systemd: bool,
+) -> Result<(), String> {
     let one = |exec: &Exec| -> Result<BTreeMap<String, String>, String> {
         show(exec, &[wanted.name])?
             .remove(wanted.name)
@@ -248,18 +310,28 @@ pub fn apply(root: &Root, exec: &Exec, wanted: &Wanted<'_>, reload_systemd: bool
     match wanted.running {
         None => return Ok(()),
         Some(false) => {
-            let stopped = if found.active() || found.starting() { act("stop") } else { Ok(()) };
+            let stopped = if found.active() || found.starting() {
+                act("stop")
+            } else {
+                Ok(())
+            };
             let _ = fs::remove_file(record_path(root, wanted.name));
             return stopped;
         }
         Some(true) => {}
     }
     // Taken before the start: what the unit then reads cannot be older.
-    let (restart, reload) = (digest(root, wanted.restart_on), digest(root, wanted.reload_on));
+    let (restart, reload) = (
+        digest(root, wanted.restart_on),
+        digest(root, wanted.reload_on),
+    );
     let record = read_record(root, wanted.name);
     if !found.active() {
         // A unit that failed too often refuses to start until its counter is cleared.
-        let _ = exec.helper(&["systemctl", "reset-failed", "--", wanted.name], ASK_TIMEOUT);
+        let _ = exec.helper(
+            &["systemctl", "reset-failed", "--", wanted.name],
+            ASK_TIMEOUT,
+        );
         act("start")?;
     } else {
         match due(root, wanted, &found, record.as_ref(), &Pending::default()) {
@@ -269,7 +341,15 @@ pub fn apply(root: &Root, exec: &Exec, wanted: &Wanted<'_>, reload_systemd: bool
         }
     }
     let invocation = wait_active(exec, wanted.name, one)?;
-    write_record(root, wanted.name, &Record { invocation, restart, reload })
+    write_record(
+        root,
+        wanted.name,
+        &Record {
+            invocation,
+            restart,
+            reload,
+        },
+    )
 }
 
 /// Waits until the unit is active and returns its invocation; an error carries its last journal lines.
@@ -282,7 +362,9 @@ fn wait_active(
     loop {
         let properties = one(exec)?;
         let found = Found(&properties);
-        let done = found.get("Type") == "oneshot" && found.get("Result") == "success" && found.get("ActiveState") == "inactive";
+        let done = found.get("Type") == "oneshot"
+            && found.get("Result") == "success"
+            && found.get("ActiveState") == "inactive";
         if found.active() || done {
             return Ok(found.get("InvocationID").to_owned());
         }
@@ -301,10 +383,22 @@ fn wait_active(
 }
 
 fn with_journal(exec: &Exec, name: &str, why: &str) -> String {
-    let argv = ["journalctl", "--no-pager", "--quiet", "--output=cat", "--lines", JOURNAL_LINES, "--unit", name];
+    let argv = [
+        "journalctl",
+        "--no-pager",
+        "--quiet",
+        "--output=cat",
+        "--lines",
+        JOURNAL_LINES,
+        "--unit",
+        name,
+    ];
     match exec.helper(&argv, ASK_TIMEOUT) {
         Ok(output) if output.ok() && !output.stdout.trim().is_empty() => {
-            format!("{why}; its last journal lines:\n{}", last_lines(&output.stdout, 15))
+            format!(
+                "{why}; its last journal lines:\n{}",
+                last_lines(&output.stdout, 15)
+            )
         }
         _ => why.to_owned(),
     }
@@ -339,10 +433,21 @@ LoadState=masked
 ActiveState=inactive
 ";
 
-    const NAMES: [&str; 4] = ["memcached.service", "none.service", "off.service", "sealed.service"];
+    const NAMES: [&str; 4] = [
+        "memcached.service",
+        "none.service",
+        "off.service",
+        "sealed.service",
+    ];
 
     fn wanted(name: &str) -> Wanted<'_> {
-        Wanted { name, enabled: Some(true), running: Some(true), restart_on: &[], reload_on: &[] }
+        Wanted {
+            name,
+            enabled: Some(true),
+            running: Some(true),
+            restart_on: &[],
+            reload_on: &[],
+        }
     }
 
     #[test]
@@ -350,20 +455,59 @@ ActiveState=inactive
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path());
         let units = Ok(parse_show(SHOW, &NAMES));
-        let pending = Pending { packages: true, ..Pending::default() };
-        let look = |wanted: &Wanted<'_>, pending: &Pending| super::look(&root, wanted, &units, pending).state;
+        let pending = Pending {
+            packages: true,
+            ..Pending::default()
+        };
+        let look = |wanted: &Wanted<'_>, pending: &Pending| {
+            super::look(&root, wanted, &units, pending).state
+        };
         let none = Pending::default();
         assert_eq!(look(&wanted("memcached.service"), &none), State::Same);
-        assert!(matches!(look(&wanted("none.service"), &none), State::Cannot { .. }));
-        assert!(matches!(look(&wanted("none.service"), &pending), State::WillChange { .. }));
-        assert!(matches!(look(&wanted("sealed.service"), &none), State::Cannot { .. }));
-        assert!(matches!(look(&wanted("-x.service"), &none), State::Cannot { .. }));
-        assert!(matches!(look(&wanted("unasked.service"), &none), State::Unknown { .. }));
-        let diff = vec!["enable off.service".to_owned(), "start off.service (it is failed)".to_owned()];
-        assert_eq!(look(&wanted("off.service"), &none), State::WillChange { diff });
-        let stop = Wanted { enabled: None, running: Some(false), ..wanted("memcached.service") };
-        assert_eq!(look(&stop, &none), State::WillChange { diff: vec!["stop memcached.service".into()] });
-        let gone = Wanted { enabled: Some(false), running: Some(false), ..wanted("none.service") };
+        assert!(matches!(
+            look(&wanted("none.service"), &none),
+            State::Cannot { .. }
+        ));
+        assert!(matches!(
+            look(&wanted("none.service"), &pending),
+            State::WillChange { .. }
+        ));
+        assert!(matches!(
+            look(&wanted("sealed.service"), &none),
+            State::Cannot { .. }
+        ));
+        assert!(matches!(
+            look(&wanted("-x.service"), &none),
+            State::Cannot { .. }
+        ));
+        assert!(matches!(
+            look(&wanted("unasked.service"), &none),
+            State::Unknown { .. }
+        ));
+        let diff = vec![
+            "enable off.service".to_owned(),
+            "start off.service (it is failed)".to_owned(),
+        ];
+        assert_eq!(
+            look(&wanted("off.service"), &none),
+            State::WillChange { diff }
+        );
+        let stop = Wanted {
+            enabled: None,
+            running: Some(false),
+            ..wanted("memcached.service")
+        };
+        assert_eq!(
+            look(&stop, &none),
+            State::WillChange {
+                diff: vec!["stop memcached.service".into()]
+            }
+        );
+        let gone = Wanted {
+            enabled: Some(false),
+            running: Some(false),
+            ..wanted("none.service")
+        };
         assert_eq!(look(&gone, &none), State::Same);
     }
 
@@ -376,16 +520,26 @@ ActiveState=inactive
         fs::write(dir.path().join("etc/a"), "1").unwrap();
         let files = ["/etc/a".to_owned()];
         let name = "memcached.service";
-        let wanted = Wanted { restart_on: &files, ..wanted(name) };
+        let wanted = Wanted {
+            restart_on: &files,
+            ..wanted(name)
+        };
         let look = |pending: &Pending| super::look(&root, &wanted, &units, pending);
         let restarts = |judged: Judged| matches!(judged.state, State::WillChange { diff } if diff[0].starts_with("restart"));
         // Nobody knows with what it was started, and the file is newer than the start.
         assert!(restarts(look(&Pending::default())));
-        let record = |invocation: &str, restart: String| Record { invocation: invocation.into(), restart, reload: digest(&root, &[]) };
+        let record = |invocation: &str, restart: String| Record {
+            invocation: invocation.into(),
+            restart,
+            reload: digest(&root, &[]),
+        };
         write_record(&root, name, &record("aaaa", digest(&root, &files))).unwrap();
         let before = look(&Pending::default());
         assert_eq!(before.state, State::Same);
-        let pending = Pending { files: ["/etc/a".to_owned()].into(), ..Pending::default() };
+        let pending = Pending {
+            files: ["/etc/a".to_owned()].into(),
+            ..Pending::default()
+        };
         assert!(restarts(look(&pending)));
         // The file changes and the agent dies before the restart: the digest of the unit stays, the judgement does not.
         fs::write(dir.path().join("etc/a"), "2").unwrap();
