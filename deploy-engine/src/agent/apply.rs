@@ -268,7 +268,7 @@ impl Apply<'_> {
             Local::Unit(wanted) => {
                 unit::apply(root, exec, &wanted, std::mem::take(&mut self.units_changed))
             }
-            Local::Sysctl { key, value } => sysctl::apply(root, exec, &accounts, key, value),
+            Local::Sysctl(wanted) => sysctl::apply(root, exec, &accounts, wanted),
             Local::Command(wanted) => command::apply(root, exec, &wanted),
         }
     }

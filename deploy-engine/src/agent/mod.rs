@@ -5,6 +5,7 @@
 
 mod apply;
 mod apt;
+mod diff;
 mod durable;
 mod exec;
 mod facts;

@@ -189,7 +189,7 @@ fn judge(
         Some(Local::Group { name, absent, .. }) => accounts::look_group(accounts, name, absent),
         Some(Local::User(wanted)) => accounts::look_user(accounts, &wanted, pending),
         Some(Local::Unit(wanted)) => unit::look(root, &wanted, &survey.units, pending),
-        Some(Local::Sysctl { key, value }) => sysctl::look(root, accounts, key, value, pending),
+        Some(Local::Sysctl(wanted)) => sysctl::look(root, accounts, wanted, pending),
         Some(Local::Command(wanted)) => command::look(root, exec, &wanted, pending),
         None => Judged::unknown("no part of this agent knows such a resource"),
     }
@@ -207,10 +207,7 @@ pub enum Local<'a> {
     },
     User(accounts::Wanted<'a>),
     Unit(unit::Wanted<'a>),
-    Sysctl {
-        key: &'a str,
-        value: &'a str,
-    },
+    Sysctl(sysctl::Wanted<'a>),
     Command(command::Wanted<'a>),
 }
 
@@ -303,7 +300,11 @@ impl<'a> Local<'a> {
                 restart_on,
                 reload_on,
             }),
-            Resource::Sysctl { key, value } => Self::Sysctl { key, value },
+            Resource::Sysctl { key, value, absent } => Self::Sysctl(sysctl::Wanted {
+                key,
+                value,
+                absent: *absent,
+            }),
             Resource::Command {
                 argv,
                 unless,

@@ -7,17 +7,13 @@ use std::{
     time::Duration,
 };
 
-use similar::TextDiff;
-
 use super::{Judged, Pending, accounts::Accounts, plain_path, sha256_hex};
-use crate::agent::{durable, exec::Exec, root::Root};
+use crate::agent::{diff, durable, exec::Exec, root::Root};
 
 /// A file larger than this is not read: no configuration is, and a diff of it helps nobody.
 const READ_LIMIT_BYTES: u64 = 8 * 1024 * 1024;
 /// Programs that check a configuration answer in seconds or hang.
 const VALIDATE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Lines of a diff around a change.
-const CONTEXT_LINES: usize = 3;
 
 /// How a file is wanted.
 pub struct Wanted<'a> {
@@ -231,12 +227,7 @@ fn content_diff(wanted: &Wanted<'_>, old: Option<&[u8]>) -> Vec<String> {
     let Some(old) = old.and_then(|bytes| std::str::from_utf8(bytes).ok()) else {
         return vec!["content changes (what is there is not a text)".to_owned()];
     };
-    let diff = TextDiff::from_lines(old, wanted.content);
-    let text = diff
-        .unified_diff()
-        .context_radius(CONTEXT_LINES)
-        .to_string();
-    text.lines().map(str::to_owned).collect()
+    diff::unified(old, wanted.content)
 }
 
 pub fn apply(
