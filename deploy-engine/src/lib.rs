@@ -20,4 +20,6 @@ pub mod probe;
 #[cfg(feature = "engine")]
 pub mod runner;
 #[cfg(feature = "engine")]
+pub mod secrets;
+#[cfg(feature = "engine")]
 pub mod transport;
