@@ -4,7 +4,6 @@
 //! The crate knows nothing of alerts, runbooks or chat.
 #![doc(test(attr(deny(warnings))))]
 
-pub mod agent;
 pub mod wire;
 
 #[cfg(feature = "engine")]
@@ -19,7 +18,5 @@ pub mod model;
 pub mod probe;
 #[cfg(feature = "engine")]
 pub mod runner;
-#[cfg(feature = "engine")]
-pub mod secrets;
 #[cfg(feature = "engine")]
 pub mod transport;

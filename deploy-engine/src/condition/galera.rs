@@ -1,7 +1,7 @@
 //! MariaDB: a single server that answers, or a Galera cluster that agrees.
 
 use super::{
-    ConditionCall, Judgement,
+    ConditionCall, Judgement, galera_start,
     table::{self, Entry, all, holds, majority, not_yet, others, refuted, unknown},
 };
 use crate::{
@@ -14,6 +14,13 @@ use crate::{
 
 /// Write sets that wait to be applied on a member that still counts as caught up.
 const RECV_QUEUE_LIMIT: u64 = 100;
+
+/// Everything that would make an ordinary start form a new cluster.
+const LEFTOVERS: [&str; 3] = [
+    galera::BOOTSTRAP_LEFTOVERS,
+    galera::BOOTSTRAP_ENVIRONMENT,
+    galera::BOOTSTRAP_FILE,
+];
 
 pub static CONDITIONS: &[Entry] = &[
     Entry {
@@ -45,6 +52,12 @@ pub static CONDITIONS: &[Entry] = &[
         doc: "a majority of the others is Primary and Synced and nothing on the host would form a cluster of its own",
         asks: ask_may_start,
         judge: judge_may_start,
+    },
+    Entry {
+        name: "galera.may_bootstrap",
+        doc: "no member is in a primary component, and the host is the only one whose data may found the cluster",
+        asks: |call| galera_start::asks(&call.service, &call.members),
+        judge: judge_may_bootstrap,
     },
     Entry {
         name: "galera.may_join",
@@ -274,11 +287,7 @@ fn no_transfer(call: &ConditionCall, readings: &Readings) -> Result<(), Judgemen
 
 fn ask_may_start(call: &ConditionCall) -> Vec<Ask> {
     let mut asks = table::ask_members(call, galera::STATUS);
-    for probe in [
-        galera::PROCESSES,
-        galera::BOOTSTRAP_LEFTOVERS,
-        galera::BOOTSTRAP_ENVIRONMENT,
-    ] {
+    for probe in [galera::PROCESSES].into_iter().chain(LEFTOVERS) {
         asks.extend(table::ask_hosts(call, probe));
     }
     asks
@@ -392,7 +401,7 @@ fn nothing_in_the_way(host: &HostName, readings: &Readings) -> Result<(), Judgem
             "{transfer} runs on {host}: wait for its end"
         )));
     }
-    for probe in [galera::BOOTSTRAP_LEFTOVERS, galera::BOOTSTRAP_ENVIRONMENT] {
+    for probe in LEFTOVERS {
         let leftovers: BootstrapLeftovers = readings.get(probe, host).map_err(unknown)?;
         if let Some(leftover) = leftovers.found.first() {
             return Err(refuted(format!(
@@ -405,4 +414,20 @@ fn nothing_in_the_way(host: &HostName, readings: &Readings) -> Result<(), Judgem
 
 fn names<'a>(hosts: impl Iterator<Item = &'a HostName>) -> String {
     hosts.map(HostName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn judge_may_bootstrap(call: &ConditionCall, readings: &Readings) -> Judgement {
+    match (
+        galera_start::decide(&call.members, readings),
+        call.hosts.as_slice(),
+    ) {
+        (Ok(galera_start::Start::Bootstrap(host)), [only]) if host == *only => holds(format!(
+            "{host} may found the cluster: no other member has data or runs"
+        )),
+        (Ok(galera_start::Start::Bootstrap(host)), _) => {
+            refuted(format!("only {host} may found the cluster"))
+        }
+        (Ok(galera_start::Start::Join), _) => refuted("there is a primary component already"),
+        (Err(refusal), _) => refuted(refusal.why),
+    }
 }

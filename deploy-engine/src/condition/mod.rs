@@ -2,6 +2,7 @@
 //! only when they are asked differs.
 
 mod galera;
+pub mod galera_start;
 mod haproxy;
 pub mod host;
 mod judge;

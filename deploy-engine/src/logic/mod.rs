@@ -4,7 +4,10 @@
 //! A logic is pure: from what is to change and what probes read it drafts steps. The planner puts them into the job, where
 //! needs between services and the hosts' installs become edges.
 
+mod galera;
+mod keepalived;
 mod plain;
+mod rabbitmq;
 
 use crate::{
     condition::ConditionCall,
@@ -103,6 +106,14 @@ pub struct StepDraft {
 }
 
 impl StepDraft {
+    /// The host that it acts on; none for checks.
+    pub fn host(&self) -> Option<&HostName> {
+        match &self.action {
+            Action::Host { host, .. } => Some(host),
+            _ => None,
+        }
+    }
+
     pub fn after(mut self, key: &DraftKey) -> Self {
         self.needs.push(Need::Draft(key.clone()));
         self
@@ -132,7 +143,12 @@ pub trait RolloutLogic: Send + Sync {
 
 /// Every logic there is.
 pub fn registry() -> impl Iterator<Item = &'static dyn RolloutLogic> {
-    let all: [&'static dyn RolloutLogic; 1] = [&plain::Plain];
+    let all: [&'static dyn RolloutLogic; 4] = [
+        &plain::Plain,
+        &galera::Galera,
+        &rabbitmq::Rabbitmq,
+        &keepalived::Keepalived,
+    ];
     all.into_iter()
 }
 

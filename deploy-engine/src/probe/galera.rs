@@ -15,9 +15,13 @@ pub const PROCESSES: &str = "galera.processes";
 pub const SST_MARKER: &str = "galera.sst_marker";
 pub const BOOTSTRAP_LEFTOVERS: &str = "galera.bootstrap_leftovers";
 pub const BOOTSTRAP_ENVIRONMENT: &str = "galera.bootstrap_environment";
+pub const BOOTSTRAP_FILE: &str = "galera.bootstrap_file";
+pub const DATABASES: &str = "galera.databases";
 pub const DATA_SIZE: &str = "galera.data_size";
 
 const DATA: &str = "/var/lib/mysql";
+/// `galera_new_cluster` puts the server's option here and takes it away when it ends; killed in between, it stays.
+const NEW_CLUSTER_FILE: &str = "/run/mariadb-wsrep-new-cluster";
 /// Longer than the client's own connect timeout, so that the client gets to say what is wrong.
 const QUERY_TIMEOUT_SECONDS: u32 = 10;
 /// Reading the sizes of a few hundred thousand tables' files.
@@ -115,6 +119,38 @@ pub static PROBES: &[Entry] = &[
         parse: |result| table::value(parse_bootstrap_environment(result)),
     },
     Entry {
+        name: BOOTSTRAP_FILE,
+        service: Some("mariadb"),
+        request: |_| wire::Probe::File {
+            path: NEW_CLUSTER_FILE.to_owned(),
+            limit_bytes: OUTPUT_LIMIT_BYTES,
+        },
+        parse: |result| table::value(parse_bootstrap_file(result)),
+    },
+    Entry {
+        name: DATABASES,
+        service: Some("mariadb"),
+        request: |_| {
+            table::command(
+                &[
+                    "find",
+                    DATA,
+                    "-mindepth",
+                    "1",
+                    "-maxdepth",
+                    "1",
+                    "-type",
+                    "d",
+                    "-printf",
+                    "%f\\n",
+                ],
+                QUERY_TIMEOUT_SECONDS,
+                table::LIST_LIMIT_BYTES,
+            )
+        },
+        parse: |result| table::value(parse_databases(result)),
+    },
+    Entry {
         name: DATA_SIZE,
         service: Some("mariadb"),
         request: |_| {
@@ -202,6 +238,13 @@ pub enum LocalState {
 const NOT_LISTENING: &str = "ERROR 2002 (HY000)";
 
 pub fn parse_status(result: &ProbeResult) -> Result<Status, String> {
+    if let ProbeResult::Command { output } = result
+        && output.exit == wire::Exit::NotFound
+    {
+        return Ok(Status::NotAnswering {
+            error: "the client is not installed".to_owned(),
+        });
+    }
     let (code, output) = table::ended(result)?;
     if code != 0 {
         let error = table::last_line(&output.stderr).to_owned();
@@ -469,7 +512,7 @@ pub fn parse_processes(result: &ProbeResult) -> Result<Processes, String> {
     Ok(found)
 }
 
-/// [`BOOTSTRAP_LEFTOVERS`] and [`BOOTSTRAP_ENVIRONMENT`]: what would make the next ordinary start form a new cluster.
+/// [`BOOTSTRAP_LEFTOVERS`], [`BOOTSTRAP_ENVIRONMENT`] and [`BOOTSTRAP_FILE`]: what would make the next ordinary start form a new cluster.
 /// Empty: nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootstrapLeftovers {
@@ -516,4 +559,31 @@ pub fn parse_data_size(result: &ProbeResult) -> Result<u64, String> {
     bytes
         .parse()
         .map_err(|_| format!("expected BYTES PATH; found {:?}", stdout.trim()))
+}
+
+pub fn parse_bootstrap_file(result: &ProbeResult) -> Result<BootstrapLeftovers, String> {
+    let found = table::file(result)?
+        .filter(|content| !content.trim().is_empty())
+        .map(|content| format!("{NEW_CLUSTER_FILE} has {}", content.trim()));
+    Ok(BootstrapLeftovers {
+        found: found.into_iter().collect(),
+    })
+}
+
+/// Directories of the data that the server makes for itself.
+const OWN_DIRECTORIES: [&str; 5] = ["mysql", "performance_schema", "sys", "lost+found", ".sst"];
+
+/// [`DATABASES`]: databases that somebody made, by their directories; works while no server runs.
+pub fn parse_databases(result: &ProbeResult) -> Result<Vec<String>, String> {
+    let (code, output) = table::ended(result)?;
+    if code != 0 && output.stderr.contains("No such file or directory") {
+        return Ok(Vec::new());
+    }
+    let mut databases: Vec<String> = table::succeeded(result)?
+        .lines()
+        .filter(|name| !OWN_DIRECTORIES.contains(name) && !name.starts_with('#'))
+        .map(str::to_owned)
+        .collect();
+    databases.sort();
+    Ok(databases)
 }

@@ -75,10 +75,10 @@ pub fn parse_holder(result: &ProbeResult) -> Result<VipOnHost, String> {
     let mut interfaces = BTreeMap::new();
     for interface in table::json::<Vec<RawInterface>>(table::succeeded(result)?)? {
         for address in interface.addr_info {
-            let (Some(name), Some(local), Some(prefix)) =
-                (&interface.ifname, address.local, address.prefixlen)
-            else {
-                return Err("expected ifname, local and prefixlen; one is missing".to_owned());
+            // `ip` leaves an empty entry for every address that it was not asked for.
+            let Some(local) = address.local else { continue };
+            let (Some(name), Some(prefix)) = (&interface.ifname, address.prefixlen) else {
+                return Err("expected ifname and prefixlen; one is missing".to_owned());
             };
             if interfaces
                 .insert(name.clone(), format!("{local}/{prefix}"))

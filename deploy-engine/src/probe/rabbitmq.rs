@@ -19,6 +19,7 @@ pub const QUEUES: &str = "rabbitmq.queues";
 pub const QUORUM_CRITICAL: &str = "rabbitmq.quorum_critical";
 pub const ALARMS: &str = "rabbitmq.alarms";
 pub const DEFINITIONS: &str = "rabbitmq.definitions";
+pub const MEMBERSHIP: &str = "rabbitmq.membership";
 
 /// Its port mapper, and the port that nodes talk to each other on.
 pub const PEER_PORTS: [u16; 2] = [4369, 25672];
@@ -113,7 +114,23 @@ pub static PROBES: &[Entry] = &[
         request: |context| api(context, "/api/definitions"),
         parse: |result| table::value(parse_definitions(result)),
     },
+    Entry {
+        name: MEMBERSHIP,
+        service: Some("rabbitmq"),
+        request: membership_file,
+        parse: |result| table::value(table::file(result).map(|content| content.is_some())),
+    },
 ];
+
+fn membership_file(context: &ProbeContext<'_>) -> wire::Probe {
+    wire::Probe::File {
+        path: format!(
+            "/var/lib/rabbitmq/mnesia/{}/cluster_nodes.config",
+            node_name(context.host)
+        ),
+        limit_bytes: OUTPUT_LIMIT_BYTES,
+    }
+}
 
 fn api(context: &ProbeContext<'_>, path: &str) -> wire::Probe {
     wire::Probe::Http {
@@ -191,11 +208,10 @@ struct RawVersion {
 }
 
 /// Texts of the command line that prove that no broker runs on this host. Others (a cookie that differs, a time-out) prove nothing.
-const NOT_RUNNING: [&str; 4] = [
+const NOT_RUNNING: [&str; 3] = [
     "not running at all",
     "unable to connect to epmd",
     "this command requires the 'rabbit' app to be running",
-    "no other nodes on",
 ];
 
 pub fn parse_cluster_status(result: &ProbeResult) -> Result<ClusterStatus, String> {

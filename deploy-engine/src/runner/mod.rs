@@ -12,8 +12,6 @@ mod outcome;
 mod policy;
 mod ports;
 mod prepare;
-#[cfg(test)]
-mod tests;
 
 use std::{
     collections::HashMap,

@@ -1,0 +1,101 @@
+//! `export`: a small Prometheus exporter for signs that no other exporter shows. Each scrape asks the host anew through the same
+//! probes that the engine uses; nothing is kept between scrapes.
+
+mod page;
+mod signs;
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use signs::Config;
+
+use super::{exec::Exec, probe, root::Root};
+
+/// Connections served at once: a few Prometheus replicas and a curious person. More are turned away, so that a host never
+/// drowns in questions about itself.
+const CONNECTIONS_LIMIT: usize = 8;
+/// A request head that is longer is no scrape.
+const HEAD_LIMIT_BYTES: usize = 8 * 1024;
+/// For reading the request and for writing the answer.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves until it is stopped.
+///
+/// # Errors
+/// The configuration cannot be read or the address cannot be listened on.
+pub fn serve(root: &Root, config: &str) -> Result<(), String> {
+    let config = read_config(Path::new(config))?;
+    let listener = TcpListener::bind(&config.listen)
+        .map_err(|error| format!("expected to listen on {}, found: {error}", config.listen))?;
+    let (root, config) = (Arc::new(root.clone()), Arc::new(config));
+    let busy = Arc::new(AtomicUsize::new(0));
+    for stream in listener.incoming() {
+        // A connection that broke before it was accepted concerns nobody else.
+        let Ok(stream) = stream else { continue };
+        if busy.fetch_add(1, Ordering::SeqCst) >= CONNECTIONS_LIMIT {
+            busy.fetch_sub(1, Ordering::SeqCst);
+            let _ = answer(&stream, "503 Service Unavailable", "too many connections\n");
+            continue;
+        }
+        let (root, config, busy) = (root.clone(), config.clone(), busy.clone());
+        thread::spawn(move || {
+            // The client went away: there is nobody left to tell.
+            let _ = handle(&stream, &root, &config);
+            busy.fetch_sub(1, Ordering::SeqCst);
+        });
+    }
+    Ok(())
+}
+
+fn read_config(path: &Path) -> Result<Config, String> {
+    let shown = path.display();
+    let text = fs::read_to_string(path).map_err(|error| format!("{shown}: {error}"))?;
+    serde_json::from_str(&text).map_err(|error| format!("{shown}: {error}"))
+}
+
+fn handle(mut stream: &TcpStream, root: &Root, config: &Config) -> io::Result<()> {
+    stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+    stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
+    let mut head = Vec::new();
+    let mut buffer = [0; 1024];
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        match stream.read(&mut buffer)? {
+            0 => return Ok(()),
+            count => head.extend_from_slice(&buffer[..count]),
+        }
+        if head.len() > HEAD_LIMIT_BYTES {
+            return answer(stream, "431 Request Header Fields Too Large", "");
+        }
+    }
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    match line {
+        line if line.starts_with(b"GET /metrics ") || line.starts_with(b"GET /metrics?") => {
+            let exec = Exec::new(root.clone());
+            let answers = probe::all(root, &exec, &signs::questions(config));
+            answer(stream, "200 OK", &signs::page(config, &answers))
+        }
+        line if line.starts_with(b"GET ") => answer(stream, "404 Not Found", "see /metrics\n"),
+        _ => answer(stream, "405 Method Not Allowed", ""),
+    }
+}
+
+fn answer(mut stream: &TcpStream, status: &str, body: &str) -> io::Result<()> {
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(body.as_bytes())?;
+    stream.flush()
+}

@@ -1,0 +1,151 @@
+//! The services that come with the engine: they load, they name only what exists, and what they render for three hosts and for
+//! one is kept as golden files.
+
+use std::{fmt::Write as _, fs};
+
+use deploy_engine::{
+    condition, logic,
+    model::{HostName, Model},
+    wire::Resource,
+};
+
+const THREE: &str = "
+site: demo
+ssh: {user: root, identity: key, known_hosts: known_hosts}
+hosts:
+  ctl1: {address: 10.77.0.11, groups: [control]}
+  ctl2: {address: 10.77.0.12, groups: [control]}
+  ctl3: {address: 10.77.0.13, groups: [control]}
+services:
+  mariadb: {on: control}
+  rabbitmq: {on: control, settings: {partition_handling: ignore, net_ticktime: 8}}
+  memcached: {on: control}
+  haproxy: {on: control}
+  keepalived: {on: control, settings: {vip: 10.77.0.100/24}}
+  prometheus: {on: control}
+  alertmanager: {on: control, settings: {webhook_url: 'http://10.77.0.1:8080/webhook/alertmanager'}}
+  node_exporter: {on: control}
+  mysqld_exporter: {on: control}
+  signs_exporter: {on: control}
+";
+
+const ONE: &str = "
+site: small
+ssh: {user: root, identity: key, known_hosts: known_hosts}
+hosts:
+  ctl1: {address: 10.77.0.11}
+services:
+  mariadb: {on: ctl1}
+  rabbitmq: {on: ctl1}
+  memcached: {on: ctl1}
+  haproxy: {on: ctl1}
+  prometheus: {on: ctl1}
+  alertmanager: {on: ctl1}
+  node_exporter: {on: ctl1}
+  mysqld_exporter: {on: ctl1}
+  signs_exporter: {on: ctl1}
+";
+
+fn load(site: &str) -> Model {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("site.yaml");
+    fs::write(&path, site).expect("the site file");
+    Model::load(&path, &[]).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// Every resource of a host, files with their content.
+fn rendered(model: &Model, host: &str) -> String {
+    let host: HostName = host.parse().expect("a host name");
+    let mut text = String::new();
+    for service in model.services_on(&host) {
+        for entry in model.rendered(service, &host) {
+            let _ = writeln!(
+                text,
+                "## {service} {:?} {}",
+                entry.phase,
+                entry.resource.id()
+            );
+            match &entry.resource {
+                Resource::File {
+                    content,
+                    mode,
+                    owner,
+                    group,
+                    ..
+                } => {
+                    let _ = writeln!(text, "{mode} {owner}:{group}\n{content}");
+                }
+                Resource::Package { .. } => {}
+                other => {
+                    let _ = writeln!(text, "{}", serde_json::to_string(other).expect("JSON"));
+                }
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn three_hosts_get_clusters() {
+    insta::assert_snapshot!("three_hosts_ctl2", rendered(&load(THREE), "ctl2"));
+}
+
+#[test]
+fn one_host_gets_single_instances() {
+    insta::assert_snapshot!("one_host", rendered(&load(ONE), "ctl1"));
+}
+
+#[test]
+fn services_name_only_conditions_and_logics_that_exist() {
+    for (name, deployment) in &load(THREE).services {
+        let spec = &deployment.spec;
+        for wanted in spec.health.iter().chain(&spec.rollout.before_stop) {
+            assert!(
+                condition::find(wanted).is_some(),
+                "{name} names the condition {wanted}"
+            );
+        }
+        let wanted = spec.rollout.logic.as_deref();
+        assert!(
+            logic::find(wanted).is_some(),
+            "{name} names the logic {wanted:?}"
+        );
+        assert!(spec.health.is_some(), "{name} has no health");
+    }
+}
+
+/// Removal without a trace: whatever a member gets, a removal takes back.
+#[test]
+fn removal_covers_every_file_unit_and_package() {
+    let model = load(THREE);
+    let host: HostName = "ctl1".parse().expect("a host name");
+    for service in model.services_on(&host) {
+        let member = model.member(service, &host).expect("a member");
+        let removed: Vec<String> = member
+            .removal
+            .iter()
+            .map(|resource| resource.id().0)
+            .collect();
+        let parents = |path: &str| {
+            removed.iter().any(|id| {
+                id.strip_prefix("directory:")
+                    .is_some_and(|dir| path.starts_with(dir))
+            })
+        };
+        for entry in &member.resources {
+            let covered = match &entry.resource {
+                Resource::File { path, .. } | Resource::Directory { path, .. } => {
+                    removed.contains(&entry.resource.id().0) || parents(path)
+                }
+                Resource::Unit { .. } => removed.contains(&entry.resource.id().0),
+                // Others may want these as well.
+                Resource::Package { name, .. } if matches!(name.as_str(), "rsync" | "socat") => {
+                    true
+                }
+                Resource::Package { .. } => removed.contains(&entry.resource.id().0),
+                _ => true,
+            };
+            assert!(covered, "{service} leaves {} behind", entry.resource.id());
+        }
+    }
+}
