@@ -4,6 +4,7 @@
 //! The crate knows nothing of alerts, runbooks or chat.
 #![doc(test(attr(deny(warnings))))]
 
+pub mod agent;
 pub mod wire;
 
 #[cfg(feature = "engine")]
@@ -18,5 +19,7 @@ pub mod model;
 pub mod probe;
 #[cfg(feature = "engine")]
 pub mod runner;
+#[cfg(feature = "engine")]
+pub mod secrets;
 #[cfg(feature = "engine")]
 pub mod transport;

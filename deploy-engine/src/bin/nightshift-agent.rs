@@ -1,1 +1,7 @@
-fn main() {}
+//! The program that the engine copies to hosts. See `deploy_engine::agent`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    deploy_engine::agent::main(std::env::args())
+}

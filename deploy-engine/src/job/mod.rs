@@ -24,3 +24,6 @@ pub use state::{
     UNDO_ATTEMPTS,
 };
 pub use step::{Action, CheckMode, Effect, Step, StepId};
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-pub use gather::{GATHER_LIMIT, ProbeService, ProbeSite, gather};
+pub use gather::{GATHER_LIMIT, ProbeSite, gather};
 
 use crate::{
     model::{HostName, ServiceName},

@@ -12,6 +12,8 @@ mod outcome;
 mod policy;
 mod ports;
 mod prepare;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,

@@ -1,0 +1,57 @@
+//! Puts an uploaded agent in its place: checked, then renamed, so that a half copy is never run.
+
+use std::{fs, os::unix::fs::symlink, path::Path, time::SystemTime};
+
+use super::{durable, resource::sha256_hex, root::Root};
+
+/// Versions kept on a host: the one in use and two to go back to.
+const KEEP_VERSIONS: usize = 3;
+
+/// `TEMPORARY install SHA256`: this very file becomes `STATE/agent/SHA256/nightshift-agent`, and `current` points to it.
+pub fn install(root: &Root, sha256: &str) -> Result<(), String> {
+    let own = std::env::current_exe()
+        .map_err(|error| format!("expected to know this program's path, found: {error}"))?;
+    let bytes = fs::read(&own)
+        .map_err(|error| format!("expected to read {}, found: {error}", own.display()))?;
+    let found = sha256_hex(&bytes);
+    if found != sha256 {
+        let _ = fs::remove_file(&own);
+        return Err(format!("expected the digest {sha256}, found {found}"));
+    }
+    let agents = root.state("agent");
+    let place = agents.join(sha256).join("nightshift-agent");
+    let fail = |what: &str, error: std::io::Error| {
+        format!("expected to {what} {}, found: {error}", place.display())
+    };
+    durable::create_private_dir(&agents.join(sha256))?;
+    fs::File::open(&own)
+        .and_then(|file| file.sync_all())
+        .map_err(|error| fail("sync", error))?;
+    durable::rename_into_place(&own, &place).map_err(|error| fail("install", error))?;
+    point(&agents, sha256).map_err(|error| fail("point `current` to", error))?;
+    drop_old(&agents, sha256);
+    Ok(())
+}
+
+/// `current` always points to a whole version: the link is made aside and renamed.
+fn point(agents: &Path, sha256: &str) -> std::io::Result<()> {
+    let aside = agents.join(format!(".current-{}", std::process::id()));
+    let _ = fs::remove_file(&aside);
+    symlink(format!("{sha256}/nightshift-agent"), &aside)?;
+    durable::rename_into_place(&aside, &agents.join("current"))
+}
+
+fn drop_old(agents: &Path, newest: &str) {
+    let all = fs::read_dir(agents)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok);
+    let mut others: Vec<(SystemTime, std::path::PathBuf)> = all
+        .filter(|e| e.file_name() != newest && e.file_type().is_ok_and(|t| t.is_dir()))
+        .filter_map(|e| Some((e.metadata().ok()?.modified().ok()?, e.path())))
+        .collect();
+    others.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    for (_, path) in others.iter().skip(KEEP_VERSIONS - 1) {
+        let _ = fs::remove_dir_all(path);
+    }
+}

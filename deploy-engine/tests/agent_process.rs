@@ -1,0 +1,453 @@
+//! The agent as real processes, over its standard input and output: what survives which death.
+#![allow(clippy::unwrap_used)] // helpers of tests: a panic is the failure
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read, Write},
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use deploy_engine::wire::{
+    self, Event, Exit, Fence, Frame, Outcome, PROTOCOL, Progress, Reply, Request, StepKey,
+    StepStatus, Work,
+};
+
+struct Agent {
+    child: Child,
+    input: ChildStdin,
+    output: ChildStdout,
+    buffer: Vec<u8>,
+}
+
+impl Agent {
+    fn start(root: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_nightshift-agent"))
+            .arg("--root")
+            .arg(root)
+            .arg("serve")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Self {
+            child,
+            input,
+            output,
+            buffer: vec![],
+        }
+    }
+
+    fn send(&mut self, id: u64, body: Request) {
+        self.input
+            .write_all(&wire::encode(&Frame { id, body }).unwrap())
+            .unwrap();
+    }
+
+    fn next(&mut self) -> Frame<Reply> {
+        loop {
+            if let Some((frame, used)) = wire::decode(&self.buffer).unwrap() {
+                self.buffer.drain(..used);
+                return frame;
+            }
+            let mut chunk = [0; 4096];
+            let count = self.output.read(&mut chunk).unwrap();
+            assert!(count > 0, "the agent ended");
+            self.buffer.extend_from_slice(&chunk[..count]);
+        }
+    }
+
+    fn ask(&mut self, body: Request) -> Reply {
+        self.send(1, body);
+        self.next().body
+    }
+
+    fn status(&mut self, key: &str) -> StepStatus {
+        match self.ask(Request::Ask {
+            key: StepKey(key.into()),
+        }) {
+            Reply::Status { status, .. } => status,
+            other => panic!("expected a status, found {other:?}"),
+        }
+    }
+
+    /// Reads events up to the outcome.
+    fn outcome(&mut self) -> (Vec<Event>, Outcome) {
+        let mut events = vec![];
+        loop {
+            match self.next().body {
+                Reply::Event {
+                    event: Event::Finished { outcome },
+                    ..
+                } => return (events, outcome),
+                Reply::Event { event, .. } => events.push(event),
+                other => panic!("expected events, found {other:?}"),
+            }
+        }
+    }
+
+    fn until_started(&mut self) {
+        let reply = self.next().body;
+        assert!(
+            matches!(
+                reply,
+                Reply::Event {
+                    event: Event::Started,
+                    ..
+                }
+            ),
+            "{reply:?}"
+        );
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn root() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("proc/sys/kernel/random")).unwrap();
+    fs::write(
+        dir.path().join("proc/sys/kernel/random/boot_id"),
+        "boot-1\n",
+    )
+    .unwrap();
+    dir
+}
+
+fn run(key: &str, token: u64, argv: &[&str], timeout_seconds: u32) -> Request {
+    Request::Start {
+        key: StepKey(key.into()),
+        fence: Fence {
+            scope: "site:test".into(),
+            token,
+        },
+        work: Work::Run {
+            command: wire::Command {
+                argv: argv.iter().map(|&a| a.to_owned()).collect(),
+                env: BTreeMap::new(),
+                stdin: None,
+                user: None,
+                timeout_seconds: 60,
+                output_limit_bytes: 4096,
+            },
+        },
+        timeout_seconds,
+    }
+}
+
+fn worker_pid(root: &Path, key: &str) -> i32 {
+    let path = root
+        .join("var/lib/nightshift/spool")
+        .join(key)
+        .join("started");
+    let started: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    started["pid"].as_i64().unwrap().try_into().unwrap()
+}
+
+fn kill_9(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "expected that {what}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn hello_tells_the_protocol_and_the_boot() {
+    let root = root();
+    let mut agent = Agent::start(root.path());
+    let reply = agent.ask(Request::Hello { protocol: PROTOCOL });
+    assert!(
+        matches!(reply, Reply::Hello { protocol: PROTOCOL, boot_id, .. } if boot_id == "boot-1")
+    );
+    assert!(matches!(
+        agent.ask(Request::Hello { protocol: 99 }),
+        Reply::Refused { .. }
+    ));
+}
+
+#[test]
+fn a_step_runs_once_and_its_outcome_is_kept_without_its_request() {
+    let root = root();
+    let mut agent = Agent::start(root.path());
+    let marks = root.path().join("marks").display().to_string();
+    let request = || {
+        run(
+            "job1.0.1",
+            1,
+            &["sh", "-c", "echo x >> \"$0\"; echo said", &marks],
+            30,
+        )
+    };
+    for _ in 0..3 {
+        agent.send(7, request());
+        let (events, outcome) = agent.outcome();
+        assert_eq!(events, [Event::Started]);
+        let Outcome::Done {
+            output: Some(output),
+            ..
+        } = outcome
+        else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!(
+            (output.exit, output.stdout.as_str()),
+            (Exit::Code(0), "said\n")
+        );
+    }
+    assert_eq!(
+        fs::read_to_string(root.path().join("marks")).unwrap(),
+        "x\n"
+    );
+    let entry = root.path().join("var/lib/nightshift/spool/job1.0.1");
+    assert!(!entry.join("request").exists() && entry.join("outcome").exists());
+    assert_eq!(agent.ask(Request::Forget { job: "job1".into() }), Reply::Ok);
+    assert_eq!(agent.status("job1.0.1"), StepStatus::NeverStarted);
+}
+
+#[test]
+fn the_worker_outlives_the_agent_and_the_next_agent_attaches() {
+    let root = root();
+    let mut first = Agent::start(root.path());
+    first.send(
+        1,
+        run("job2.0.1", 1, &["sh", "-c", "sleep 1; echo done"], 30),
+    );
+    first.until_started();
+    first.child.kill().unwrap();
+    let mut second = Agent::start(root.path());
+    assert!(matches!(
+        second.status("job2.0.1"),
+        StepStatus::Running { .. }
+    ));
+    second.send(
+        2,
+        Request::Attach {
+            key: StepKey("job2.0.1".into()),
+            seen: 0,
+        },
+    );
+    let (_, outcome) = second.outcome();
+    assert!(
+        matches!(&outcome, Outcome::Done { output: Some(o), .. } if o.stdout == "done\n"),
+        "{outcome:?}"
+    );
+    assert_eq!(second.status("job2.0.1"), StepStatus::Finished { outcome });
+}
+
+#[test]
+fn a_killed_worker_is_lost_and_never_repeated() {
+    let root = root();
+    let mut agent = Agent::start(root.path());
+    let request = || run("job3.0.1", 1, &["sleep", "5"], 30);
+    agent.send(1, request());
+    agent.until_started();
+    kill_9(worker_pid(root.path(), "job3.0.1"));
+    let (_, outcome) = agent.outcome();
+    assert!(
+        matches!(&outcome, Outcome::Lost { why } if why.contains("boot-1")),
+        "{outcome:?}"
+    );
+    let mut later = Agent::start(root.path());
+    later.send(1, request());
+    assert!(matches!(later.outcome(), (_, Outcome::Lost { .. })));
+}
+
+#[test]
+fn a_cancelled_step_ends_its_programs() {
+    let root = root();
+    let mut agent = Agent::start(root.path());
+    agent.send(1, run("job4.0.1", 1, &["sleep", "20"], 30));
+    agent.until_started();
+    let began = Instant::now();
+    agent.send(
+        2,
+        Request::Cancel {
+            key: StepKey("job4.0.1".into()),
+        },
+    );
+    let mut replies = [agent.next(), agent.next()];
+    replies.sort_by_key(|frame| frame.id);
+    assert!(matches!(
+        &replies[0].body,
+        Reply::Event {
+            event: Event::Finished {
+                outcome: Outcome::Cancelled
+            },
+            ..
+        }
+    ));
+    assert_eq!(replies[1].body, Reply::Ok);
+    assert!(began.elapsed() < Duration::from_secs(5));
+    let unknown = agent.ask(Request::Cancel {
+        key: StepKey("job4.9.1".into()),
+    });
+    assert!(matches!(unknown, Reply::Refused { .. }));
+}
+
+#[test]
+fn the_steps_own_time_limit_ends_it() {
+    let root = root();
+    let mut agent = Agent::start(root.path());
+    agent.send(1, run("job5.0.1", 1, &["sleep", "20"], 1));
+    let (_, outcome) = agent.outcome();
+    let Outcome::Failed {
+        what,
+        output: Some(output),
+        ..
+    } = outcome
+    else {
+        panic!("{outcome:?}")
+    };
+    assert!(
+        what.contains("time was up") && output.exit == Exit::TimedOut,
+        "{what}"
+    );
+}
+
+#[test]
+fn a_lower_token_is_refused_before_anything_is_recorded() {
+    let root = root();
+    let mut agent = Agent::start(root.path());
+    agent.send(1, run("job6.0.1", 5, &["true"], 30));
+    assert!(matches!(agent.outcome(), (_, Outcome::Done { .. })));
+    agent.send(1, run("job7.0.1", 4, &["true"], 30));
+    assert_eq!(agent.outcome(), (vec![], Outcome::Fenced { seen: 5 }));
+    assert_eq!(agent.status("job7.0.1"), StepStatus::NeverStarted);
+    // What is known already may still be asked for.
+    agent.send(1, run("job6.0.1", 4, &["true"], 30));
+    assert!(matches!(agent.outcome(), (_, Outcome::Done { .. })));
+}
+
+#[test]
+fn requests_do_not_wait_for_each_other() {
+    let root = root();
+    let mut agent = Agent::start(root.path());
+    agent.send(1, run("job8.0.1", 1, &["sleep", "2"], 30));
+    agent.until_started();
+    let began = Instant::now();
+    assert!(matches!(
+        agent.ask(Request::Hello { protocol: PROTOCOL }),
+        Reply::Hello { .. }
+    ));
+    assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn progress_comes_while_it_runs_and_can_be_taken_up_where_it_was() {
+    let root = root();
+    fs::create_dir_all(root.path().join("etc")).unwrap();
+    for file in ["etc/passwd", "etc/group"] {
+        fs::write(root.path().join(file), "").unwrap();
+    }
+    let owner = rustix::process::getuid().as_raw().to_string();
+    let resources = ["/etc/a", "/etc/b"].map(|path| wire::Resource::File {
+        path: path.into(),
+        content: "x\n".into(),
+        mode: "0600".into(),
+        owner: owner.clone(),
+        group: rustix::process::getgid().as_raw().to_string(),
+        validate: None,
+        sensitive: false,
+        absent: false,
+    });
+    let mut agent = Agent::start(root.path());
+    let key = StepKey("job9.0.1".into());
+    agent.send(
+        1,
+        Request::Start {
+            key: key.clone(),
+            fence: Fence {
+                scope: "site:test".into(),
+                token: 1,
+            },
+            work: Work::Apply {
+                resources: resources.to_vec(),
+                expected: BTreeMap::new(),
+            },
+            timeout_seconds: 30,
+        },
+    );
+    let (events, outcome) = agent.outcome();
+    assert!(matches!(outcome, Outcome::Done { changed, .. } if changed.len() == 2));
+    let done = events.iter().filter(|e| {
+        matches!(
+            e,
+            Event::Progress {
+                progress: Progress::ResourceDone { changed: true, .. }
+            }
+        )
+    });
+    assert_eq!((done.count(), events.len()), (2, 5));
+    agent.send(2, Request::Attach { key, seen: 3 });
+    assert_eq!(agent.outcome().0.as_slice(), &events[4..]);
+}
+
+#[test]
+fn a_damaged_stream_ends_the_agent_but_not_its_worker() {
+    let root = root();
+    let mut agent = Agent::start(root.path());
+    agent.send(1, run("job10.0.1", 1, &["sleep", "1"], 30));
+    agent.until_started();
+    agent.input.write_all(b"\xff\xff\xff\xffgarbage").unwrap();
+    let status = agent.child.wait().unwrap();
+    assert!(!status.success() && status.signal().is_none(), "{status:?}");
+    let mut next = Agent::start(root.path());
+    eventually("the worker finishes", || {
+        matches!(
+            next.status("job10.0.1"),
+            StepStatus::Finished {
+                outcome: Outcome::Done { .. }
+            }
+        )
+    });
+}
+
+#[test]
+fn keys_that_are_paths_are_refused() {
+    let root = root();
+    let mut agent = Agent::start(root.path());
+    for key in ["../../etc/x", "a/b", "", "-rf", ".."] {
+        let reply = agent.ask(run(key, 1, &["true"], 5));
+        assert!(matches!(reply, Reply::Refused { .. }), "{key}: {reply:?}");
+    }
+}
+
+#[test]
+fn two_starts_of_one_key_at_once_run_it_once() {
+    let root = root();
+    let marks = root.path().join("marks").display().to_string();
+    let mut agents: Vec<Agent> = (0..4).map(|_| Agent::start(root.path())).collect();
+    for agent in &mut agents {
+        agent.send(
+            1,
+            run(
+                "job11.0.1",
+                1,
+                &["sh", "-c", "echo x >> \"$0\"; sleep 1", &marks],
+                30,
+            ),
+        );
+    }
+    for agent in &mut agents {
+        assert!(matches!(agent.outcome(), (_, Outcome::Done { .. })));
+    }
+    assert_eq!(fs::read_to_string(&marks).unwrap(), "x\n");
+}
