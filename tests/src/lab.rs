@@ -27,6 +27,8 @@ use crate::{keys, netns, network, package_cache, preflight, ssh};
 const LOCK_LIMIT: Duration = Duration::from_secs(1500);
 /// Login after the banner; a busy machine needs seconds for the keys.
 const LOGIN_LIMIT: Duration = Duration::from_secs(30);
+/// For the units of a layer: MariaDB and RabbitMQ together start in 8 s on a busy machine.
+const SETTLE_SECONDS: &str = "60";
 
 /// What `up` shall make.
 #[derive(Debug, Clone)]
@@ -155,8 +157,10 @@ impl Lab {
                     let layers = &layers;
                     scope.spawn(move || {
                         let phase = progress.phase(&format!("{host} ({})", host.address()));
-                        self.start_host(cgroups, host, layers)
-                            .map(|()| phase.done())
+                        self.start_host(cgroups, host, layers)?;
+                        self.let_settle(host)?;
+                        phase.done();
+                        Ok(())
                     })
                 })
                 .collect();
@@ -166,6 +170,19 @@ impl Lab {
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             })
         })
+    }
+
+    /// Logins work before the last units are started; a caller should find them running. A unit that
+    /// hangs is the host's business and no error here.
+    fn let_settle(&self, host: Host) -> Result<()> {
+        let wait = [
+            "timeout",
+            SETTLE_SECONDS,
+            "systemctl",
+            "is-system-running",
+            "--wait",
+        ];
+        self.ssh(&host.name(), &wait).map(drop)
     }
 
     /// `up` does not mend: a host that a fault keeps silent stays so.

@@ -20,8 +20,6 @@ use crate::wait;
 
 /// The cache as the hosts see it: the management address of their lab.
 pub(crate) const HOSTS_PROXY: &str = "http://10.77.0.1:3142";
-/// Control group; no lab can have this name.
-const GROUP: &str = "_packages";
 /// Socket in the cache's folder, used as a relative path: a socket's path may have 108 bytes only.
 const SOCKET: &str = "relay";
 /// The usual port of apt-cacher-ng, and how many are tried from there.
@@ -29,6 +27,15 @@ const FIRST_PORT: u16 = 3142;
 const PORTS: u16 = 100;
 const START_LIMIT: Duration = Duration::from_secs(15);
 const LOCK_LIMIT: Duration = Duration::from_secs(60);
+
+/// Control group of the store's cache; no lab can have this name. Another store on the same machine has
+/// its own cache and must not end this one.
+fn group(store: &Store) -> String {
+    match store.mark() {
+        None => "_packages".to_owned(),
+        Some(mark) => format!("_packages-{mark}"),
+    }
+}
 
 /// Registers `lab` as a user of the cache, starts the cache if needed, and gives its address on this machine.
 pub(crate) fn join(
@@ -38,22 +45,22 @@ pub(crate) fn join(
     lab: &LabName,
 ) -> Result<String> {
     let _lock = Lock::take(&store.lock("packages"), LOCK_LIMIT)?;
-    let folder = store.package_cache();
+    let (folder, group) = (store.package_cache(), group(store));
     let users = folder.join("users");
     fs::create_dir_all(&users).at("create", &users)?;
     let user = users.join(lab.as_str());
     fs::write(&user, "").at("write", &user)?;
     let port_file = folder.join("port");
-    if cgroups.populated(GROUP)
+    if cgroups.populated(&group)
         && let Ok(port) = fs::read_to_string(&port_file)
         && answers(&port)
     {
         return Ok(format!("http://127.0.0.1:{port}"));
     }
-    cgroups.kill(GROUP)?;
+    cgroups.kill(&group)?;
     let port = free_port()?.to_string();
     fs::write(&port_file, &port).at("write", &port_file)?;
-    start(cgroups, &folder, &port, mirror)?;
+    start(cgroups, &group, &folder, &port, mirror)?;
     Ok(format!("http://127.0.0.1:{port}"))
 }
 
@@ -68,8 +75,9 @@ pub(crate) fn leave(store: &Store, cgroups: &Cgroups, lab: &LabName) -> Result<(
     if fs::read_dir(&users).at("read", &users)?.next().is_some() {
         return Ok(());
     }
-    cgroups.kill(GROUP)?;
-    cgroups.remove(GROUP)?;
+    let group = group(store);
+    cgroups.kill(&group)?;
+    cgroups.remove(&group)?;
     let _ = fs::remove_file(store.package_cache().join(SOCKET));
     lock.remove()
 }
@@ -88,14 +96,14 @@ pub(crate) fn relay(store: &Store, cgroups: &Cgroups, group: &str, netns: &Path)
     spawn(relay)
 }
 
-fn start(cgroups: &Cgroups, folder: &Path, port: &str, mirror: &Mirror) -> Result<()> {
+fn start(cgroups: &Cgroups, group: &str, folder: &Path, port: &str, mirror: &Mirror) -> Result<()> {
     configure(folder, port, mirror)?;
-    cgroups.create(GROUP)?;
-    let mut cache = cgroups.daemon(GROUP, "apt-cacher-ng");
+    cgroups.create(group)?;
+    let mut cache = cgroups.daemon(group, "apt-cacher-ng");
     cache.arg("-c").arg(folder.join("config"));
     spawn(cache)?;
     let _ = fs::remove_file(folder.join(SOCKET));
-    let mut socket = cgroups.daemon(GROUP, "socat");
+    let mut socket = cgroups.daemon(group, "socat");
     socket
         .current_dir(folder)
         .arg(format!("UNIX-LISTEN:{SOCKET},fork,backlog=64"))
@@ -168,4 +176,17 @@ pub(crate) fn spawn(mut command: Command) -> Result<()> {
         how: format!("failed with {status}"),
         output: String::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_do_not_share_a_cache_process() {
+        let (a, b) = (Store::at("/a"), Store::at("/b"));
+        assert_ne!(group(&a), group(&b));
+        assert_eq!(group(&a), group(&Store::at("/a")));
+        assert!(group(&a).parse::<LabName>().is_err());
+    }
 }

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use crate::names::{Host, LabName};
 
 /// Environment variable that moves the store.
@@ -18,10 +20,28 @@ pub struct Store {
 impl Store {
     /// The store named by `NIGHTSHIFT_LAB_DIR`, else `/var/cache/nightshift-lab`.
     pub fn from_environment() -> Store {
-        let root = std::env::var_os(STORE_VARIABLE)
-            .filter(|v| !v.is_empty())
-            .map_or_else(|| PathBuf::from(DEFAULT_STORE), PathBuf::from);
-        Store { root }
+        let root = std::env::var_os(STORE_VARIABLE).filter(|v| !v.is_empty());
+        root.map_or_else(|| Store::at(DEFAULT_STORE), Store::at)
+    }
+
+    /// The store in this folder.
+    pub(crate) fn at(root: impl Into<PathBuf>) -> Store {
+        Store { root: root.into() }
+    }
+
+    /// A short name of a store that is not the machine's usual one.
+    pub(crate) fn mark(&self) -> Option<String> {
+        if self.root == Path::new(DEFAULT_STORE) {
+            return None;
+        }
+        let digest = Sha256::digest(self.root.as_os_str().as_encoded_bytes());
+        Some(
+            digest
+                .iter()
+                .take(4)
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+        )
     }
 
     pub fn root(&self) -> &Path {

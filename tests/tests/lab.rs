@@ -1,4 +1,8 @@
 //! The lab on real hosts: each test has labs of its own. They need root on Debian and fail without it.
+#![allow(
+    clippy::unwrap_used,
+    reason = "helper functions of tests fail the test"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
