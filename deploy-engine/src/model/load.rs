@@ -164,6 +164,7 @@ impl Stage<'_> {
                 "address": spec.map(|spec| &spec.address),
                 "groups": spec.map(|spec| &spec.groups),
                 "rack": spec.and_then(|spec| spec.rack.as_ref()),
+                "services": self.services_on(host),
             },
             "hosts": hosts.keys().map(|host| self.member(host)).collect::<Vec<_>>(),
             "first": service.members.first() == Some(host),
@@ -175,6 +176,14 @@ impl Stage<'_> {
             }
         }
         own
+    }
+
+    fn services_on(&self, host: &HostName) -> Vec<&ServiceName> {
+        let here = self
+            .linked
+            .iter()
+            .filter(|(_, service)| service.members.contains(host));
+        here.map(|(name, _)| name).collect()
     }
 
     fn service(&self, name: &ServiceName, service: &Linked<'_>) -> Value {

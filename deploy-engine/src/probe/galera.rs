@@ -587,3 +587,163 @@ pub fn parse_databases(result: &ProbeResult) -> Result<Vec<String>, String> {
     databases.sort();
     Ok(databases)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::table::testing::{exited, failed, file};
+
+    fn wsrep(captured: &str) -> Wsrep {
+        match parse_status(&exited(0, captured, "")) {
+            Ok(Status::Answering(Server {
+                wsrep: Some(wsrep), ..
+            })) => wsrep,
+            other => panic!("expected a member of a cluster, found {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_synced_member_and_one_that_was_cut_off() {
+        let synced = wsrep(include_str!("captured/galera-status-synced.tsv"));
+        assert_eq!(synced.cluster_status, ClusterStatus::Primary);
+        assert_eq!(synced.local_state, LocalState::Synced);
+        assert_eq!(
+            (
+                synced.cluster_size,
+                synced.last_committed,
+                synced.cluster_conf_id
+            ),
+            (3, 67, 67)
+        );
+        assert_eq!(synced.incoming_addresses.len(), 3);
+        let cut_off = wsrep(include_str!("captured/galera-status-non-primary.tsv"));
+        assert_eq!(cut_off.cluster_status, ClusterStatus::NonPrimary);
+        assert_eq!(cut_off.local_state, LocalState::Undefined);
+        assert!(!cut_off.ready);
+        assert_eq!(cut_off.cluster_conf_id, u64::MAX);
+        assert_eq!(cut_off.cluster_state_uuid, synced.cluster_state_uuid);
+    }
+
+    #[test]
+    fn a_server_that_is_down_is_known_to_be_down_and_everything_else_is_unknown() {
+        let down = "ERROR 2002 (HY000): Can't connect to local server through socket '/run/mysqld/mysqld.sock' (2)";
+        let status = parse_status(&exited(1, "", down));
+        assert_eq!(
+            status,
+            Ok(Status::NotAnswering {
+                error: down.to_owned()
+            })
+        );
+        assert!(parse_status(&exited(1, "", "ERROR 1040 (08004): Too many connections")).is_err());
+        assert!(parse_status(&exited(0, "Uptime\t5\n", "")).is_err());
+        assert_eq!(
+            parse_status(&failed()),
+            Err("connection refused".to_owned())
+        );
+    }
+
+    #[test]
+    fn states_on_disk() {
+        let running = parse_grastate(&file(Some(include_str!("captured/grastate-running.dat"))));
+        let uuid = "a1ae27c3-e6b3-11f1-a8b1-bb7731a0226d".to_owned();
+        let present = |seqno, safe_to_bootstrap| Grastate::Present {
+            uuid: uuid.clone(),
+            seqno,
+            safe_to_bootstrap,
+        };
+        assert_eq!(running, Ok(present(-1, false)));
+        let stopped = parse_grastate(&file(Some(include_str!("captured/grastate-stopped.dat"))));
+        assert_eq!(stopped, Ok(present(69, false)));
+        assert_eq!(parse_grastate(&file(None)), Ok(Grastate::Missing));
+        assert!(parse_grastate(&file(Some("uuid: x\nseqno: 1\nsafe_to_bootstrap: 1\n"))).is_err());
+        assert!(parse_grastate(&file(Some(""))).is_err());
+        let view = parse_gvwstate(&file(Some(include_str!("captured/gvwstate.dat"))));
+        assert!(
+            matches!(view, Ok(Gvwstate::Present { members: 2, .. })),
+            "{view:?}"
+        );
+        let recovered =
+            parse_recovered(&exited(0, include_str!("captured/galera-recovery.txt"), ""));
+        assert_eq!(
+            recovered,
+            Ok(Recovered {
+                uuid: uuid.clone(),
+                seqno: 69
+            })
+        );
+        assert!(parse_recovered(&exited(0, "\n", "")).is_err());
+        assert!(parse_recovered(&exited(1, "", "Unable to lock ./ibdata1")).is_err());
+    }
+
+    #[test]
+    fn processes_and_transfers() {
+        let running =
+            parse_processes(&exited(0, include_str!("captured/ps-galera.txt"), "")).unwrap();
+        assert_eq!(running.servers.len(), 1);
+        assert!(running.servers[0].new_cluster, "it founded the cluster");
+        assert!(running.transfers.is_empty());
+        let joining = "  7  3 mariadbd /usr/sbin/mariadbd\n  8  2 wsrep_sst_rsync /bin/bash /usr/bin/wsrep_sst_rsync --role joiner\n";
+        let joining = parse_processes(&exited(0, joining, "")).unwrap();
+        assert_eq!(joining.transfers, ["wsrep_sst_rsync"]);
+        let recovering = parse_processes(&exited(
+            0,
+            "9 1 mariadbd /usr/sbin/mariadbd --wsrep_recover\n",
+            "",
+        ))
+        .unwrap();
+        assert!(recovering.servers[0].recovering);
+    }
+
+    #[test]
+    fn leftovers_of_a_bootstrap() {
+        let clean = parse_bootstrap_options(&exited(
+            0,
+            include_str!("captured/my_print_defaults.txt"),
+            "",
+        ));
+        assert_eq!(clean, Ok(BootstrapLeftovers::default()));
+        for option in [
+            "--wsrep_cluster_address=gcomm://",
+            "--wsrep-new-cluster",
+            "--wsrep_provider_options=gcache.size=1;pc.bootstrap=1",
+        ] {
+            let found = parse_bootstrap_options(&exited(0, option, ""))
+                .unwrap()
+                .found;
+            assert_eq!(found.len(), 1, "{option}");
+        }
+        let clean = parse_bootstrap_environment(&exited(
+            0,
+            include_str!("captured/show-environment.txt"),
+            "",
+        ));
+        assert_eq!(clean, Ok(BootstrapLeftovers::default()));
+        let left =
+            parse_bootstrap_environment(&exited(0, "_WSREP_NEW_CLUSTER=--wsrep-new-cluster\n", ""))
+                .unwrap();
+        assert_eq!(left.found.len(), 1);
+        assert!(parse_bootstrap_file(&file(None)).unwrap().found.is_empty());
+        assert_eq!(
+            parse_bootstrap_file(&file(Some("_WSREP_NEW_CLUSTER='--wsrep-new-cluster'\n")))
+                .unwrap()
+                .found
+                .len(),
+            1
+        );
+    }
+
+    #[test]
+    fn databases_that_somebody_made() {
+        let found = parse_databases(&exited(
+            0,
+            "mysql\nkeystone\nsys\n#innodb_redo\nperformance_schema\n",
+            "",
+        ));
+        assert_eq!(found, Ok(vec!["keystone".to_owned()]));
+        let missing = "find: '/var/lib/mysql': No such file or directory";
+        assert_eq!(parse_databases(&exited(1, "", missing)), Ok(vec![]));
+        assert!(
+            parse_databases(&exited(1, "", "find: '/var/lib/mysql': Permission denied")).is_err()
+        );
+    }
+}

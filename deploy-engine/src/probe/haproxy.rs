@@ -175,3 +175,49 @@ pub fn parse_config_check(result: &ProbeResult) -> Result<ConfigCheck, String> {
         message: table::last_line(&said).to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::table::testing::{exited, failed};
+
+    fn spoken(answer: &str) -> ProbeResult {
+        ProbeResult::Socket {
+            answer: answer.to_owned(),
+        }
+    }
+
+    #[test]
+    fn info_and_servers() {
+        let info = parse_info(&spoken(include_str!("captured/haproxy-info.txt"))).unwrap();
+        assert!(info.version.starts_with("2.6."), "{info:?}");
+        assert!(!info.stopping);
+        let servers = parse_servers(&spoken(include_str!("captured/haproxy-stat.csv"))).unwrap();
+        let mariadb: Vec<_> = servers
+            .iter()
+            .filter(|s| s.proxy == "mariadb" && s.server.starts_with("ctl"))
+            .collect();
+        let backups: Vec<bool> = mariadb.iter().map(|server| server.backup).collect();
+        assert_eq!(backups, [false, true, true]);
+        assert!(
+            servers
+                .iter()
+                .any(|s| s.proxy == "mariadb" && s.server == "BACKEND")
+        );
+        assert!(parse_servers(&spoken("Unknown command\n")).is_err());
+        assert!(parse_info(&spoken("")).is_err());
+        assert!(parse_info(&failed()).is_err());
+    }
+
+    #[test]
+    fn a_configuration_is_valid_or_says_why_not() {
+        assert!(
+            parse_config_check(&exited(0, "Configuration file is valid\n", ""))
+                .unwrap()
+                .valid
+        );
+        let broken = "[ALERT]    (1) : config : Error(s) found in configuration file : /etc/haproxy/haproxy.cfg\n[ALERT]    (1) : config : Fatal errors found in configuration.\n";
+        let check = parse_config_check(&exited(1, "", broken)).unwrap();
+        assert!(!check.valid && check.message.contains("Fatal errors"));
+    }
+}

@@ -266,3 +266,38 @@ pub fn parse_config_changes(result: &ProbeResult) -> Result<Vec<String>, String>
         .map(str::to_owned)
         .collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::table::testing::exited;
+
+    #[test]
+    fn units_filesystems_and_addresses() {
+        let units = parse_units(&exited(0, include_str!("captured/units.txt"), "")).unwrap();
+        let haproxy = &units["haproxy.service"];
+        assert!(haproxy.is_active() && !haproxy.is_changing());
+        assert_eq!(
+            (
+                haproxy.load.as_str(),
+                haproxy.enabled.as_str(),
+                haproxy.restarts
+            ),
+            ("loaded", "enabled", 0)
+        );
+        assert!(parse_units(&exited(0, "\n", "")).is_err());
+        let filesystems =
+            parse_filesystems(&exited(0, include_str!("captured/df.txt"), "")).unwrap();
+        assert_eq!(filesystems["/"].size_bytes, 8_417_406_976);
+        assert_eq!(filesystems["/run/host/os-release"].kind, "ext4");
+        assert!(parse_filesystems(&exited(0, "", "")).is_err());
+        let addresses =
+            parse_addresses(&exited(0, include_str!("captured/ip-address.json"), "")).unwrap();
+        assert!(
+            addresses["eth0"]
+                .addresses
+                .contains(&"10.77.0.11/24".to_owned())
+        );
+        assert_eq!(addresses["eth0"].state, "UP");
+    }
+}

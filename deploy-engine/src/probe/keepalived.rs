@@ -95,3 +95,22 @@ pub fn parse_holder(result: &ProbeResult) -> Result<VipOnHost, String> {
         interfaces,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::table::testing::exited;
+
+    #[test]
+    fn one_host_has_the_address_and_the_other_has_not() {
+        let holder =
+            parse_holder(&exited(0, include_str!("captured/ip-address-vip.json"), "")).unwrap();
+        assert!(holder.holds);
+        assert_eq!(holder.interfaces["eth0"], "10.77.0.100/24");
+        assert!(!parse_holder(&exited(0, "[]\n", "")).unwrap().holds);
+        assert!(!parse_holder(&exited(0, "[{},{}]", "")).unwrap().holds);
+        // Without an address to look for, `ip` shows all of them.
+        assert!(parse_holder(&exited(0, include_str!("captured/ip-address.json"), "")).is_err());
+        assert!(parse_holder(&exited(1, "", "Error: any valid prefix is expected")).is_err());
+    }
+}

@@ -63,3 +63,22 @@ pub fn parse_stats(result: &ProbeResult) -> Result<Stats, String> {
         evictions: number("evictions")?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics() {
+        let answer = include_str!("captured/memcached-stats.txt").to_owned();
+        let stats = parse_stats(&ProbeResult::Socket { answer }).unwrap();
+        assert_eq!(
+            (stats.version.as_str(), stats.max_connections),
+            ("1.6.18", 1024)
+        );
+        let cut = ProbeResult::Socket {
+            answer: "STAT uptime 5\r\n".to_owned(),
+        };
+        assert!(parse_stats(&cut).is_err());
+    }
+}

@@ -131,3 +131,29 @@ pub fn parse_metrics(result: &ProbeResult) -> Result<u64, String> {
     }
     Ok(samples as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::table::testing::{failed, http};
+
+    #[test]
+    fn ready_starting_and_unknown_are_three_things() {
+        assert_eq!(parse_ready(&http(200, "OK")), Ok(true));
+        assert_eq!(parse_ready(&http(503, "Service Unavailable")), Ok(false));
+        assert!(parse_ready(&http(404, "")).is_err());
+        assert!(parse_ready(&failed()).is_err());
+    }
+
+    #[test]
+    fn gossip_and_metrics() {
+        let cluster = parse_alertmanager_cluster(&http(
+            200,
+            include_str!("captured/alertmanager-status.json"),
+        ))
+        .unwrap();
+        assert_eq!((cluster.status.as_str(), cluster.peers.len()), ("ready", 3));
+        assert_eq!(parse_metrics(&http(200, "# HELP a\na 1\n")), Ok(1));
+        assert!(parse_metrics(&http(200, "")).is_err());
+    }
+}

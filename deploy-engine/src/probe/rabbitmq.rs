@@ -509,3 +509,137 @@ pub fn parse_definitions(result: &ProbeResult) -> Result<Definitions, String> {
         bindings: raw.bindings.len() as u64,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::table::testing::{exited, failed, http};
+
+    fn view(captured: &str) -> Vec<(String, bool, usize)> {
+        let nodes = parse_nodes(&http(200, captured)).unwrap();
+        let short = |node: NodeView| {
+            (
+                node.name.replace("rabbit@", ""),
+                node.running,
+                node.partitions.len(),
+            )
+        };
+        nodes.into_iter().map(short).collect()
+    }
+
+    fn expected(nodes: [(&str, bool, usize); 3]) -> Vec<(String, bool, usize)> {
+        nodes
+            .map(|(name, running, partitions)| (name.to_owned(), running, partitions))
+            .to_vec()
+    }
+
+    #[test]
+    fn nodes_before_during_and_after_a_partition() {
+        let healthy = view(include_str!("captured/rabbitmq-nodes-healthy.json"));
+        assert_eq!(
+            healthy,
+            expected([("ctl1", true, 0), ("ctl2", true, 0), ("ctl3", true, 0)])
+        );
+        let cut_off = view(include_str!("captured/rabbitmq-nodes-cut-off.json"));
+        assert_eq!(
+            cut_off,
+            expected([("ctl1", false, 0), ("ctl2", false, 0), ("ctl3", true, 0)])
+        );
+        let after = view(include_str!(
+            "captured/rabbitmq-nodes-partitioned-ctl3.json"
+        ));
+        assert_eq!(
+            after,
+            expected([("ctl1", false, 1), ("ctl2", false, 0), ("ctl3", true, 2)])
+        );
+        assert!(parse_nodes(&http(200, "[]")).is_err());
+        assert!(parse_nodes(&http(401, "{}")).is_err());
+        assert!(parse_nodes(&failed()).is_err());
+    }
+
+    #[test]
+    fn cluster_status_of_the_command_line() {
+        let running = |captured| match parse_cluster_status(&exited(0, captured, "")) {
+            Ok(ClusterStatus::Running(view)) => view,
+            other => panic!("expected a running node, found {other:?}"),
+        };
+        let healthy = running(include_str!("captured/rabbitmq-cluster-status.json"));
+        assert_eq!(
+            healthy.running_nodes,
+            ["rabbit@ctl1", "rabbit@ctl2", "rabbit@ctl3"]
+        );
+        assert!(healthy.partitions.is_empty() && healthy.alarms.is_empty());
+        assert_eq!(healthy.versions["rabbit@ctl2"], "3.10.8");
+        let split = running(include_str!(
+            "captured/rabbitmq-cluster-status-partitioned.json"
+        ));
+        assert_eq!(split.partitions["rabbit@ctl1"], ["rabbit@ctl3"]);
+        let stopped = include_str!("captured/rabbitmq-cluster-status-stopped.txt");
+        let stopped = parse_cluster_status(&exited(69, "", stopped));
+        let error = "epmd reports: node 'rabbit' not running at all".to_owned();
+        assert_eq!(stopped, Ok(ClusterStatus::NotRunning { error }));
+        let cookie = "Error: unable to perform an operation on node 'rabbit@ctl3'.\n * Authentication failed (rejected by the remote node)";
+        assert!(parse_cluster_status(&exited(69, "", cookie)).is_err());
+    }
+
+    #[test]
+    fn queues_and_what_they_need() {
+        let queues =
+            parse_queues(&http(200, include_str!("captured/rabbitmq-queues.json"))).unwrap();
+        let kinds: Vec<_> = queues
+            .iter()
+            .map(|q| (q.name.as_str(), q.is_quorum(), q.is_mirrored()))
+            .collect();
+        assert_eq!(
+            kinds,
+            [
+                ("c1", false, false),
+                ("m1", false, true),
+                ("q1", true, false)
+            ]
+        );
+        assert_eq!(queues[2].online.len(), 3);
+        let critical = r#"{"status":"failed","reason":"...","queues":[{"readable_name":"queue 'q1' in vhost '/'"}]}"#;
+        let critical = parse_quorum_critical(&http(503, critical)).unwrap();
+        assert_eq!(
+            (critical.critical, critical.queues),
+            (true, vec!["queue 'q1' in vhost '/'".to_owned()])
+        );
+        assert!(
+            !parse_quorum_critical(&http(200, r#"{"status":"ok"}"#))
+                .unwrap()
+                .critical
+        );
+        assert!(parse_quorum_critical(&http(200, r#"{"status":"failed"}"#)).is_err());
+        assert!(parse_quorum_critical(&http(500, "")).is_err());
+        assert_eq!(parse_alarms(&http(200, r#"{"status":"ok"}"#)), Ok(vec![]));
+        assert_eq!(
+            parse_alarms(&http(503, r#"{"status":"failed","reason":"disk"}"#)),
+            Ok(vec!["disk".to_owned()])
+        );
+    }
+
+    #[test]
+    fn definitions_leave_passwords_behind() {
+        let definitions = parse_definitions(&http(
+            200,
+            include_str!("captured/rabbitmq-definitions.json"),
+        ))
+        .unwrap();
+        assert_eq!(definitions.users, ["nightshift"]);
+        assert_eq!((definitions.queues, definitions.exchanges), (3, 0));
+        assert!(
+            !serde_json::to_string(&definitions)
+                .unwrap()
+                .contains("hash")
+        );
+        let overview =
+            parse_overview(&http(200, include_str!("captured/rabbitmq-overview.json"))).unwrap();
+        assert!(
+            overview
+                .listeners
+                .iter()
+                .any(|l| l.protocol == "amqp" && l.ip_address == "10.77.0.11")
+        );
+    }
+}

@@ -181,6 +181,12 @@ pub mod testing {
         }
     }
 
+    pub fn file(content: Option<&str>) -> ProbeResult {
+        ProbeResult::File {
+            content: content.map(str::to_owned),
+        }
+    }
+
     pub fn failed() -> ProbeResult {
         ProbeResult::Failed {
             why: "connection refused".to_owned(),
