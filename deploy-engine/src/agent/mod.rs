@@ -8,6 +8,7 @@ mod apt;
 mod diff;
 mod durable;
 mod exec;
+mod export;
 mod facts;
 mod fence;
 mod http;
@@ -25,8 +26,7 @@ use std::process::ExitCode;
 
 pub use root::Root;
 
-const USAGE: &str =
-    "usage: nightshift-agent [--root DIR] serve | work KEY | install SHA256 | --version";
+const USAGE: &str = "usage: nightshift-agent [--root DIR] serve | work KEY | install SHA256 | export --config FILE | --version";
 
 /// The program: picks the subcommand. `--root` makes another directory stand for `/`; tests use it.
 pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
@@ -44,6 +44,7 @@ pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
         ["serve"] => serve::serve(&root),
         ["work", key] => worker::work(&root, key),
         ["install", sha256] => install::install(&root, sha256),
+        ["export", "--config", file] => export::serve(&root, file),
         ["--version"] => {
             println!("nightshift-agent {}", env!("CARGO_PKG_VERSION"));
             Ok(())

@@ -431,3 +431,236 @@ fn judge_may_bootstrap(call: &ConditionCall, readings: &Readings) -> Judgement {
         (Err(refusal), _) => refuted(refusal.why),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        condition::{self, table::testing},
+        probe::galera::{Server, ServerProcess},
+    };
+
+    const MEMBERS: [&str; 3] = ["ctl1", "ctl2", "ctl3"];
+
+    fn wsrep() -> Wsrep {
+        Wsrep {
+            cluster_status: ClusterStatus::Primary,
+            local_state: LocalState::Synced,
+            ready: true,
+            connected: true,
+            cluster_size: 3,
+            cluster_state_uuid: "u1".to_owned(),
+            local_state_uuid: "u1".to_owned(),
+            cluster_conf_id: 7,
+            last_committed: 9,
+            recv_queue: 0,
+            flow_control_paused: 0.0,
+            desync_count: 0,
+            incoming_addresses: Vec::new(),
+        }
+    }
+
+    /// What a member says, in short, and what runs on its host.
+    fn site(states: [&str; 3]) -> Readings {
+        let mut readings = Readings::default();
+        for (name, state) in MEMBERS.into_iter().zip(states) {
+            let mut processes = Processes::default();
+            if state != "down" {
+                processes.servers.push(ServerProcess {
+                    pid: 5,
+                    running_seconds: 60,
+                    new_cluster: false,
+                    recovering: false,
+                });
+            }
+            if state == "receiving" || state == "donor" {
+                processes.transfers.push("wsrep_sst_rsync".to_owned());
+            }
+            testing::known(&mut readings, galera::PROCESSES, name, &processes);
+            let leftover = if state == "down" && name == "ctl3" {
+                ""
+            } else {
+                "pc.bootstrap"
+            };
+            for probe in LEFTOVERS {
+                let found = if leftover.is_empty() {
+                    vec![]
+                } else {
+                    vec![leftover.to_owned()]
+                };
+                testing::known(&mut readings, probe, name, &BootstrapLeftovers { found });
+            }
+            let mut wsrep = wsrep();
+            match state {
+                "donor" | "desynced" => wsrep.local_state = LocalState::Donor,
+                "joined" => wsrep.local_state = LocalState::Joined,
+                "not ready" => wsrep.ready = false,
+                "behind" => wsrep.recv_queue = 5_000,
+                "sees two" => wsrep.cluster_size = 2,
+                "other cluster" => wsrep.cluster_state_uuid = "u2".to_owned(),
+                "other view" => wsrep.cluster_conf_id = 8,
+                "non-primary" => wsrep.cluster_status = ClusterStatus::NonPrimary,
+                _ => {}
+            }
+            match state {
+                "unknown" => testing::unknown(&mut readings, galera::STATUS, name),
+                "down" | "receiving" => {
+                    let status = Status::NotAnswering {
+                        error: "no socket".to_owned(),
+                    };
+                    testing::known(&mut readings, galera::STATUS, name, &status);
+                }
+                state => {
+                    let server = Server {
+                        version: "10.11".to_owned(),
+                        uptime_seconds: 5,
+                        wsrep: (state != "no replication").then_some(wsrep),
+                    };
+                    testing::known(
+                        &mut readings,
+                        galera::STATUS,
+                        name,
+                        &Status::Answering(server),
+                    );
+                }
+            }
+        }
+        readings
+    }
+
+    fn word(judgement: &Judgement) -> &'static str {
+        match judgement {
+            Judgement::Holds { .. } => "holds",
+            Judgement::NotYet { .. } => "not yet",
+            Judgement::Refuted { .. } => "refuted",
+            Judgement::Unknown { .. } => "unknown",
+        }
+    }
+
+    fn judged(
+        name: &str,
+        about: &[&str],
+        members: &[&str],
+        states: [&str; 3],
+    ) -> (&'static str, String) {
+        let condition = condition::find(name).expect("a condition");
+        let judgement = condition.judge(
+            &testing::call(name, "mariadb", about, members),
+            &site(states),
+        );
+        (word(&judgement), judgement.why().to_owned())
+    }
+
+    #[rstest::rstest]
+    #[case("galera.synced", ["", "", ""], "holds")]
+    #[case("galera.synced", ["", "", "down"], "not yet")]
+    #[case("galera.synced", ["", "", "unknown"], "unknown")]
+    #[case("galera.synced", ["", "", "not ready"], "not yet")]
+    #[case("galera.synced", ["", "", "non-primary"], "not yet")]
+    #[case("galera.synced", ["", "", "no replication"], "refuted")]
+    #[case("galera.may_stop", ["", "", ""], "holds")]
+    #[case::its_own_donor("galera.may_stop", ["", "", "donor"], "not yet")]
+    #[case::desynced_by_hand("galera.may_stop", ["", "", "desynced"], "not yet")]
+    #[case::starting("galera.may_stop", ["", "", "receiving"], "not yet")]
+    #[case::other_is_donor("galera.may_stop", ["donor", "", ""], "not yet")]
+    #[case::other_is_down("galera.may_stop", ["down", "", ""], "not yet")]
+    #[case::other_is_unknown("galera.may_stop", ["unknown", "", ""], "unknown")]
+    #[case::two_clusters("galera.may_stop", ["other cluster", "", ""], "refuted")]
+    #[case::two_views("galera.may_stop", ["other view", "", ""], "not yet")]
+    #[case("galera.may_start", ["", "", "down"], "holds")]
+    #[case::runs_already("galera.may_start", ["", "", ""], "not yet")]
+    #[case::majority_is_down("galera.may_start", ["", "down", "down"], "refuted")]
+    #[case::others_non_primary("galera.may_start", ["non-primary", "non-primary", "down"], "not yet")]
+    #[case::other_is_unknown("galera.may_start", ["", "unknown", "down"], "unknown")]
+    fn one_member(#[case] name: &str, #[case] states: [&str; 3], #[case] expected: &str) {
+        let (found, why) = judged(name, &["ctl3"], &MEMBERS, states);
+        assert_eq!(found, expected, "{why}");
+    }
+
+    #[rstest::rstest]
+    #[case(["", "", ""], "holds")]
+    #[case(["", "", "sees two"], "not yet")]
+    #[case(["", "", "behind"], "not yet")]
+    #[case(["", "", "down"], "not yet")]
+    #[case(["", "unknown", "down"], "unknown")]
+    #[case(["", "other cluster", ""], "refuted")]
+    fn the_whole_cluster(#[case] states: [&str; 3], #[case] expected: &str) {
+        let (found, why) = judged("galera.cluster_healthy", &["ctl1"], &MEMBERS, states);
+        assert_eq!(found, expected, "{why}");
+    }
+
+    #[test]
+    fn a_leftover_of_a_bootstrap_refuses_the_start() {
+        let (found, why) = judged("galera.may_start", &["ctl2"], &MEMBERS, ["", "down", ""]);
+        assert_eq!(found, "refuted");
+        assert!(why.contains("pc.bootstrap"), "{why}");
+    }
+
+    #[test]
+    fn one_server_alone_only_has_to_answer() {
+        assert_eq!(
+            judged(
+                "galera.synced",
+                &["ctl1"],
+                &["ctl1"],
+                ["no replication", "", ""]
+            )
+            .0,
+            "holds"
+        );
+        assert_eq!(
+            judged(
+                "galera.may_stop",
+                &["ctl1"],
+                &["ctl1"],
+                ["no replication", "", ""]
+            )
+            .0,
+            "holds"
+        );
+        assert_eq!(
+            judged("galera.synced", &["ctl1"], &["ctl1"], ["down", "", ""]).0,
+            "not yet"
+        );
+    }
+
+    #[test]
+    fn of_two_members_one_must_stay() {
+        assert_eq!(
+            judged(
+                "galera.may_stop",
+                &["ctl2"],
+                &["ctl1", "ctl2"],
+                ["", "", ""]
+            )
+            .0,
+            "holds"
+        );
+        assert_eq!(
+            judged(
+                "galera.may_stop",
+                &["ctl1", "ctl2"],
+                &["ctl1", "ctl2"],
+                ["", "", ""]
+            )
+            .0,
+            "unknown"
+        );
+        assert_eq!(
+            judged("galera.may_stop", &["ctl2", "ctl3"], &MEMBERS, ["", "", ""]).0,
+            "refuted"
+        );
+    }
+
+    #[test]
+    fn no_host_and_strangers_are_refused() {
+        assert_eq!(
+            judged("galera.synced", &[], &MEMBERS, ["", "", ""]).0,
+            "unknown"
+        );
+        assert_eq!(
+            judged("galera.synced", &["web1"], &MEMBERS, ["", "", ""]).0,
+            "unknown"
+        );
+    }
+}

@@ -89,3 +89,68 @@ fn judge_may_stop(call: &ConditionCall, readings: &Readings) -> Judgement {
     }
     holds(format!("{} serve meanwhile", serving.join(", ")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::condition::{self, table::testing};
+
+    /// One character a member: `u` serves, `s` is stopping, `n` its monitor port says no, `?` unknown. ctl1 is to be stopped.
+    fn judged(name: &str, states: &str, valid: bool) -> (&'static str, String) {
+        let members = &["ctl1", "ctl2", "ctl3"][..states.len()];
+        let mut readings = Readings::default();
+        for (host, state) in members.iter().zip(states.chars()) {
+            let check = ConfigCheck {
+                valid,
+                message: "unknown keyword".to_owned(),
+            };
+            testing::known(&mut readings, haproxy::CONFIG_CHECK, host, &check);
+            if state == '?' {
+                testing::unknown(&mut readings, haproxy::INFO, host);
+                testing::unknown(&mut readings, haproxy::MONITOR, host);
+                continue;
+            }
+            let info = Info {
+                version: "2.6.12".to_owned(),
+                pid: 1,
+                uptime_seconds: 1,
+                curr_conns: 0,
+                stopping: state == 's',
+            };
+            testing::known(&mut readings, haproxy::INFO, host, &info);
+            testing::known(&mut readings, haproxy::MONITOR, host, &(state != 'n'));
+        }
+        let condition = condition::find(name).expect("a condition");
+        let judgement = condition.judge(
+            &testing::call(name, "haproxy", &["ctl1"], members),
+            &readings,
+        );
+        let word = match judgement {
+            Judgement::Holds { .. } => "holds",
+            Judgement::NotYet { .. } => "not yet",
+            Judgement::Refuted { .. } => "refuted",
+            Judgement::Unknown { .. } => "unknown",
+        };
+        (word, judgement.why().to_owned())
+    }
+
+    #[rstest::rstest]
+    #[case("haproxy.healthy", "uuu", true, "holds")]
+    #[case("haproxy.healthy", "suu", true, "not yet")]
+    #[case("haproxy.healthy", "nuu", true, "not yet")]
+    #[case("haproxy.healthy", "?uu", true, "unknown")]
+    #[case("haproxy.may_stop", "uu?", true, "holds")]
+    #[case("haproxy.may_stop", "u??", true, "unknown")]
+    #[case("haproxy.may_stop", "uss", true, "unknown")]
+    #[case::an_invalid_file_would_not_start_again("haproxy.may_stop", "uuu", false, "refuted")]
+    #[case::alone("haproxy.may_stop", "u", true, "holds")]
+    fn serving(
+        #[case] name: &str,
+        #[case] states: &str,
+        #[case] valid: bool,
+        #[case] expected: &str,
+    ) {
+        let (found, why) = judged(name, states, valid);
+        assert_eq!(found, expected, "{why}");
+    }
+}

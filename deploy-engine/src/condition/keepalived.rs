@@ -130,3 +130,73 @@ fn judge_may_stop(call: &ConditionCall, readings: &Readings) -> Judgement {
         None => all(others),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::condition::{self, table::testing};
+
+    const MEMBERS: [&str; 3] = ["ctl1", "ctl2", "ctl3"];
+
+    /// One character a member: `v` has the address, `-` has not, `d` has not and keepalived is down, `?` unknown.
+    fn judged(name: &str, states: &str) -> (&'static str, String) {
+        let mut readings = Readings::default();
+        for (host, state) in MEMBERS.into_iter().zip(states.chars()) {
+            if state == '?' {
+                testing::unknown(&mut readings, keepalived::VIP_HOLDERS, host);
+                testing::unknown(&mut readings, keepalived::STATE, host);
+                continue;
+            }
+            let on_host = VipOnHost {
+                holds: state == 'v',
+                interfaces: Default::default(),
+            };
+            testing::known(&mut readings, keepalived::VIP_HOLDERS, host, &on_host);
+            let unit = host::Unit {
+                load: "loaded".to_owned(),
+                active: if state == 'd' { "failed" } else { "active" }.to_owned(),
+                sub: "running".to_owned(),
+                result: "success".to_owned(),
+                restarts: 0,
+                enabled: "enabled".to_owned(),
+                active_since_monotonic_us: 1,
+                inactive_since_monotonic_us: 0,
+            };
+            testing::known(&mut readings, keepalived::STATE, host, &unit);
+        }
+        let condition = condition::find(name).expect("a condition");
+        let judgement = condition.judge(
+            &testing::call(name, "keepalived", &["ctl1"], &MEMBERS),
+            &readings,
+        );
+        let word = match judgement {
+            Judgement::Holds { .. } => "holds",
+            Judgement::NotYet { .. } => "not yet",
+            Judgement::Refuted { .. } => "refuted",
+            Judgement::Unknown { .. } => "unknown",
+        };
+        (word, judgement.why().to_owned())
+    }
+
+    #[rstest::rstest]
+    #[case("vip.one_holder", "v--", "holds")]
+    #[case("vip.one_holder", "---", "not yet")]
+    #[case("vip.one_holder", "vv-", "not yet")]
+    #[case::the_silent_one_may_hold_it_too("vip.one_holder", "v-?", "unknown")]
+    #[case("keepalived.healthy", "v--", "holds")]
+    #[case("keepalived.healthy", "d--", "not yet")]
+    #[case("keepalived.healthy", "-vv", "not yet")]
+    #[case("keepalived.healthy", "?--", "unknown")]
+    #[case("keepalived.may_stop", "v--", "holds")]
+    #[case("keepalived.may_stop", "v-?", "holds")]
+    #[case("keepalived.may_stop", "vdd", "not yet")]
+    #[case("keepalived.may_stop", "v??", "unknown")]
+    fn the_address_and_its_keepers(
+        #[case] name: &str,
+        #[case] states: &str,
+        #[case] expected: &str,
+    ) {
+        let (found, why) = judged(name, states);
+        assert_eq!(found, expected, "{why}");
+    }
+}

@@ -347,3 +347,129 @@ fn list(names: &BTreeSet<String>) -> String {
         .collect::<Vec<_>>()
         .join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::condition::{self, table::testing};
+
+    const MEMBERS: [&str; 3] = ["ctl1", "ctl2", "ctl3"];
+
+    /// One member's view: the digits of those it sees running; `!` a partition; `m` a memory alarm; `?` it does not answer;
+    /// `x` a node that is not of the site.
+    fn view_of(own: &str, text: &str) -> Vec<NodeView> {
+        let names = MEMBERS
+            .iter()
+            .map(|name| (*name, name.ends_with(|c| text.contains(c))));
+        names
+            .chain(text.contains('x').then_some(("old1", true)))
+            .map(|(name, running)| NodeView {
+                name: format!("rabbit@{name}"),
+                running,
+                partitions: match name == own && text.contains('!') {
+                    true => vec!["rabbit@ctl3".to_owned()],
+                    false => Vec::new(),
+                },
+                mem_alarm: name == own && text.contains('m'),
+                disk_free_alarm: false,
+                uptime: None,
+                being_drained: false,
+            })
+            .collect()
+    }
+
+    fn judged(
+        name: &str,
+        about: &[&str],
+        views: [&str; 3],
+        queue: (usize, bool),
+    ) -> (&'static str, String) {
+        let mut readings = Readings::default();
+        for (host, text) in MEMBERS.into_iter().zip(views) {
+            if text == "?" {
+                testing::unknown(&mut readings, rabbitmq::NODES, host);
+                testing::unknown(&mut readings, rabbitmq::QUORUM_CRITICAL, host);
+                continue;
+            }
+            testing::known(&mut readings, rabbitmq::NODES, host, &view_of(host, text));
+            let critical = QuorumCritical {
+                critical: queue.1,
+                queues: vec!["q".to_owned()],
+            };
+            testing::known(&mut readings, rabbitmq::QUORUM_CRITICAL, host, &critical);
+            let nodes: Vec<String> = MEMBERS
+                .iter()
+                .map(|name| format!("rabbit@{name}"))
+                .collect();
+            let queues = serde_json::json!([{
+                "name": "q", "vhost": "/", "type": "quorum", "leader": nodes[0], "members": nodes, "online": nodes[..queue.0],
+            }]);
+            testing::known(&mut readings, rabbitmq::QUEUES, host, &queues);
+        }
+        let condition = condition::find(name).expect("a condition");
+        let judgement =
+            condition.judge(&testing::call(name, "rabbitmq", about, &MEMBERS), &readings);
+        let word = match judgement {
+            Judgement::Holds { .. } => "holds",
+            Judgement::NotYet { .. } => "not yet",
+            Judgement::Refuted { .. } => "refuted",
+            Judgement::Unknown { .. } => "unknown",
+        };
+        (word, judgement.why().to_owned())
+    }
+
+    #[rstest::rstest]
+    #[case::healthy("rabbitmq.healthy", ["123", "123", "123"], "holds")]
+    #[case::one_down("rabbitmq.healthy", ["12", "12", "?"], "unknown")]
+    #[case::cut_off("rabbitmq.healthy", ["12", "12", "3"], "not yet")]
+    #[case::healed_but_partitioned("rabbitmq.healthy", ["123!", "123", "123"], "not yet")]
+    #[case::alarm("rabbitmq.healthy", ["123", "123m", "123"], "not yet")]
+    #[case::stranger("rabbitmq.healthy", ["123x", "123", "123"], "refuted")]
+    #[case::all("rabbitmq.may_stop", ["123", "123", "123"], "holds")]
+    #[case::other_unknown("rabbitmq.may_stop", ["123", "?", "123"], "unknown")]
+    #[case::other_sees_less("rabbitmq.may_stop", ["123", "12", "123"], "not yet")]
+    #[case::first_start("rabbitmq.member_healthy", ["?", "?", "3"], "holds")]
+    #[case::founded_twice("rabbitmq.member_healthy", ["12", "12", "3"], "not yet")]
+    #[case::seen_but_silent("rabbitmq.member_healthy", ["?", "123", "123"], "unknown")]
+    #[case::silent("rabbitmq.member_healthy", ["12", "12", "?"], "unknown")]
+    #[case::loser_cut_off("rabbitmq.majority_without", ["12", "12", "3"], "holds")]
+    #[case::loser_named_by_flag("rabbitmq.majority_without", ["12!", "12", "?"], "holds")]
+    #[case::survivors_disagree("rabbitmq.majority_without", ["12", "2", "3"], "not yet")]
+    #[case::survivor_unknown("rabbitmq.majority_without", ["12", "?", "3"], "unknown")]
+    fn about_the_third(#[case] name: &str, #[case] views: [&str; 3], #[case] expected: &str) {
+        let (found, why) = judged(name, &["ctl3"], views, (3, false));
+        assert_eq!(found, expected, "{why}");
+    }
+
+    #[test]
+    fn queues_hold_a_member_back() {
+        let all = ["123", "123", "123"];
+        assert_eq!(
+            judged("rabbitmq.may_stop", &["ctl3"], all, (3, true)).0,
+            "not yet"
+        );
+        assert_eq!(
+            judged("rabbitmq.healthy", &["ctl3"], all, (2, false)).0,
+            "not yet"
+        );
+    }
+
+    #[test]
+    fn a_minority_is_no_majority() {
+        let split = ["1", "23", "23"];
+        assert_eq!(
+            judged(
+                "rabbitmq.majority_without",
+                &["ctl2", "ctl3"],
+                split,
+                (3, false)
+            )
+            .0,
+            "refuted"
+        );
+        assert_eq!(
+            judged("rabbitmq.may_stop", &MEMBERS, ["123"; 3], (3, false)).0,
+            "refuted"
+        );
+    }
+}

@@ -659,7 +659,7 @@ mod tests {
         assert!(parse_grastate(&file(Some(""))).is_err());
         let view = parse_gvwstate(&file(Some(include_str!("captured/gvwstate.dat"))));
         assert!(
-            matches!(view, Ok(Gvwstate::Present { members: 2, .. })),
+            matches!(view, Ok(Gvwstate::Present { members: 3, .. })),
             "{view:?}"
         );
         let recovered =

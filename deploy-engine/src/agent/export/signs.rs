@@ -38,7 +38,11 @@ pub struct RabbitmqApi {
 
 impl std::fmt::Debug for RabbitmqApi {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "RabbitmqApi {{ port: {}, user: {:?}, .. }}", self.port, self.user)
+        write!(
+            f,
+            "RabbitmqApi {{ port: {}, user: {:?}, .. }}",
+            self.port, self.user
+        )
     }
 }
 
@@ -124,7 +128,11 @@ pub fn page(config: &Config, answers: &BTreeMap<String, ProbeResult>) -> String 
         .zip(&read)
         .map(|(labels, (_, ok))| (labels.as_slice(), number(*ok)))
         .collect();
-    page.gauge("nightshift_sign_read", "Whether the sign could be read.", &samples);
+    page.gauge(
+        "nightshift_sign_read",
+        "Whether the sign could be read.",
+        &samples,
+    );
     page.into_text()
 }
 
@@ -149,16 +157,30 @@ fn rabbitmq(page: &mut Page, answer: &ProbeResult) -> Result<(), String> {
         other => Err(format!("expected the list of nodes, found {other:?}")),
     };
     let up = number(nodes.is_ok());
-    page.gauge("nightshift_rabbitmq_up", "Whether the node's API answers on loopback.", &[(&[], up)]);
+    page.gauge(
+        "nightshift_rabbitmq_up",
+        "Whether the node's API answers on loopback.",
+        &[(&[], up)],
+    );
     let nodes = nodes?;
-    let labels: Vec<[(&str, &str); 1]> = nodes.iter().map(|node| [("node", node.name.as_str())]).collect();
+    let labels: Vec<[(&str, &str); 1]> = nodes
+        .iter()
+        .map(|node| [("node", node.name.as_str())])
+        .collect();
     let running: Vec<(&[(&str, &str)], f64)> = labels
         .iter()
         .zip(&nodes)
         .map(|(labels, node)| (labels.as_slice(), number(node.running)))
         .collect();
-    page.gauge("nightshift_rabbitmq_node_running", "Whether this node sees the named node running.", &running);
-    let partitioned = nodes.iter().filter(|node| !node.partitions.is_empty()).count();
+    page.gauge(
+        "nightshift_rabbitmq_node_running",
+        "Whether this node sees the named node running.",
+        &running,
+    );
+    let partitioned = nodes
+        .iter()
+        .filter(|node| !node.partitions.is_empty())
+        .count();
     page.gauge(
         "nightshift_rabbitmq_partitions",
         "Nodes that report a partition, as this node sees it.",
@@ -169,11 +191,27 @@ fn rabbitmq(page: &mut Page, answer: &ProbeResult) -> Result<(), String> {
 
 /// Name in memcached's statistics, metric, help.
 const MEMCACHED_STATS: [(&str, &str, &str); 5] = [
-    ("uptime", "nightshift_memcached_uptime_seconds", "Time since the server started."),
-    ("curr_connections", "nightshift_memcached_connections", "Open connections."),
-    ("max_connections", "nightshift_memcached_connections_limit", "Connections that it takes at most."),
+    (
+        "uptime",
+        "nightshift_memcached_uptime_seconds",
+        "Time since the server started.",
+    ),
+    (
+        "curr_connections",
+        "nightshift_memcached_connections",
+        "Open connections.",
+    ),
+    (
+        "max_connections",
+        "nightshift_memcached_connections_limit",
+        "Connections that it takes at most.",
+    ),
     ("bytes", "nightshift_memcached_bytes", "Bytes in items."),
-    ("evictions", "nightshift_memcached_evictions", "Items dropped before their time."),
+    (
+        "evictions",
+        "nightshift_memcached_evictions",
+        "Items dropped before their time.",
+    ),
 ];
 
 fn memcached(page: &mut Page, answer: &ProbeResult) -> Result<(), String> {
@@ -186,7 +224,11 @@ fn memcached(page: &mut Page, answer: &ProbeResult) -> Result<(), String> {
         ),
         _ => None,
     };
-    page.gauge("nightshift_memcached_up", "Whether the server answers.", &[(&[], number(stats.is_some()))]);
+    page.gauge(
+        "nightshift_memcached_up",
+        "Whether the server answers.",
+        &[(&[], number(stats.is_some()))],
+    );
     let stats = stats.ok_or_else(|| format!("expected statistics, found {answer:?}"))?;
     for (name, metric, help) in MEMCACHED_STATS {
         let value = stats.get(name).and_then(|text| text.parse::<f64>().ok());
@@ -206,10 +248,18 @@ fn virtual_address(page: &mut Page, answer: &ProbeResult, address: &str) -> Resu
     };
     // `ip` leaves an empty object for interfaces that have no matching address.
     let holds = interfaces.iter().any(|interface| {
-        interface["addr_info"].as_array().into_iter().flatten().any(|info| info["local"] == address)
+        interface["addr_info"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|info| info["local"] == address)
     });
     let labels = [("address", address)];
-    page.gauge("nightshift_vip_holder", "Whether the virtual address is on this host.", &[(&labels, number(holds))]);
+    page.gauge(
+        "nightshift_vip_holder",
+        "Whether the virtual address is on this host.",
+        &[(&labels, number(holds))],
+    );
     Ok(())
 }
 
@@ -217,11 +267,27 @@ fn units(page: &mut Page, answer: &ProbeResult) -> Result<(), String> {
     let ProbeResult::Units { properties } = answer else {
         return Err(format!("expected units, found {answer:?}"));
     };
-    let state = |unit: &str| properties.get(unit).and_then(|p| p.get("ActiveState")).map(String::as_str);
-    let labels: Vec<[(&str, &str); 1]> = properties.keys().map(|unit| [("unit", unit.as_str())]).collect();
+    let state = |unit: &str| {
+        properties
+            .get(unit)
+            .and_then(|p| p.get("ActiveState"))
+            .map(String::as_str)
+    };
+    let labels: Vec<[(&str, &str); 1]> = properties
+        .keys()
+        .map(|unit| [("unit", unit.as_str())])
+        .collect();
     for (metric, help, wanted) in [
-        ("nightshift_unit_active", "Whether the unit is active.", "active"),
-        ("nightshift_unit_failed", "Whether the unit has failed.", "failed"),
+        (
+            "nightshift_unit_active",
+            "Whether the unit is active.",
+            "active",
+        ),
+        (
+            "nightshift_unit_failed",
+            "Whether the unit has failed.",
+            "failed",
+        ),
     ] {
         let samples: Vec<(&[(&str, &str)], f64)> = labels
             .iter()
@@ -273,7 +339,9 @@ mod tests {
             ),
             (
                 MEMCACHED.to_owned(),
-                ProbeResult::Socket { answer: "STAT uptime 7\r\nSTAT curr_connections 2\r\nEND\r\n".to_owned() },
+                ProbeResult::Socket {
+                    answer: "STAT uptime 7\r\nSTAT curr_connections 2\r\nEND\r\n".to_owned(),
+                },
             ),
             (
                 VIRTUAL_ADDRESS.to_owned(),
@@ -281,7 +349,9 @@ mod tests {
             ),
             (
                 UNITS.to_owned(),
-                ProbeResult::Units { properties: [("mariadb.service".to_owned(), unit)].into() },
+                ProbeResult::Units {
+                    properties: [("mariadb.service".to_owned(), unit)].into(),
+                },
             ),
         ]);
         let page = page(&config(), &answers);
@@ -297,19 +367,38 @@ mod tests {
             "nightshift_unit_failed{unit=\"mariadb.service\"} 1",
             "nightshift_sign_read{sign=\"units\"} 1",
         ] {
-            assert!(page.lines().any(|found| found == line), "{line} is missing in\n{page}");
+            assert!(
+                page.lines().any(|found| found == line),
+                "{line} is missing in\n{page}"
+            );
         }
     }
 
     #[test]
     fn what_cannot_be_read_is_absent_and_said_so() {
-        let failed = || ProbeResult::Failed { why: "timed out".to_owned() };
-        let answers = questions(&config()).into_keys().map(|name| (name, failed())).collect();
+        let failed = || ProbeResult::Failed {
+            why: "timed out".to_owned(),
+        };
+        let answers = questions(&config())
+            .into_keys()
+            .map(|name| (name, failed()))
+            .collect();
         let page = page(&config(), &answers);
-        for line in ["nightshift_rabbitmq_up 0", "nightshift_memcached_up 0", "nightshift_sign_read{sign=\"virtual_address\"} 0"] {
-            assert!(page.lines().any(|found| found == line), "{line} is missing in\n{page}");
+        for line in [
+            "nightshift_rabbitmq_up 0",
+            "nightshift_memcached_up 0",
+            "nightshift_sign_read{sign=\"virtual_address\"} 0",
+        ] {
+            assert!(
+                page.lines().any(|found| found == line),
+                "{line} is missing in\n{page}"
+            );
         }
-        for metric in ["nightshift_vip_holder", "nightshift_rabbitmq_partitions", "nightshift_unit_active"] {
+        for metric in [
+            "nightshift_vip_holder",
+            "nightshift_rabbitmq_partitions",
+            "nightshift_unit_active",
+        ] {
             assert!(!page.contains(metric), "{metric} must be absent in\n{page}");
         }
     }
