@@ -96,7 +96,7 @@ fn found(
         drafts.push(started_already(activate).after(&founded));
     }
     let gate = drafts[drafts.len() - 1].key.clone();
-    let health = context.health(std::slice::from_ref(founder), &[gate.clone()]);
+    let health = context.health(std::slice::from_ref(founder), std::slice::from_ref(&gate));
     let gate = health.as_ref().map_or(gate, |draft| draft.key.clone());
     drafts.extend(health);
     // Whoever joins, joins the cluster that was founded: nobody else starts before.
