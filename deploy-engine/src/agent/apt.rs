@@ -14,7 +14,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 
 use super::{
-    durable,
+    collect, durable,
     exec::{Exec, StatusPipe, failure},
     resource::package::{self, Installed, Packages, Wanted},
     root::Root,
@@ -44,7 +44,7 @@ pub fn survey(root: &Root, exec: &Exec, wanted: &[Wanted<'_>]) -> Packages {
     if wanted.is_empty() {
         return Packages::default();
     }
-    let names: BTreeSet<&str> = wanted.iter().map(|w| w.name).collect();
+    let names = collect::set(wanted.iter().map(|w| w.name));
     let installed = match installed(root, &names) {
         Ok(installed) => installed,
         Err(why) => {
@@ -54,12 +54,13 @@ pub fn survey(root: &Root, exec: &Exec, wanted: &[Wanted<'_>]) -> Packages {
             };
         }
     };
-    let open: BTreeSet<&str> = wanted
-        .iter()
-        .filter(|w| !w.absent && !package::settled(**w, installed.get(w.name)))
-        .map(|w| w.name)
-        .filter(|name| super::resource::plain_name("package", name, "+.-").is_ok())
-        .collect();
+    let open = collect::set(
+        wanted
+            .iter()
+            .filter(|w| !w.absent && !package::settled(**w, installed.get(w.name)))
+            .map(|w| w.name)
+            .filter(|name| super::resource::plain_name("package", name, "+.-").is_ok()),
+    );
     let mut packages = Packages {
         installed,
         ..Packages::default()
@@ -210,7 +211,7 @@ pub fn transaction(
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<(), String> {
     let install = missing(root, exec, wanted, lists_changed)?;
-    let names: BTreeSet<&str> = wanted.iter().map(|w| w.name).collect();
+    let names = collect::set(wanted.iter().map(|w| w.name));
     let found = installed(root, &names)?;
     let remove: Vec<String> = wanted
         .iter()
@@ -310,10 +311,7 @@ fn apt_get(
     ];
     let command = Command {
         argv,
-        env: env
-            .iter()
-            .map(|&(k, v)| (k.to_owned(), v.to_owned()))
-            .collect(),
+        env: collect::map(env.iter().map(|&(k, v)| (k.to_owned(), v.to_owned()))),
         stdin: None,
         user: None,
         timeout_seconds: INSTALL_TIMEOUT.as_secs().try_into().unwrap_or(u32::MAX),

@@ -21,7 +21,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
 };
 
-use super::{Root, output::HeadTail, resource::accounts::Accounts};
+use super::{Root, collect, output::HeadTail, resource::accounts::Accounts};
 use crate::wire::{Command, CommandOutput, Exit};
 
 /// After its time is up a process group gets this long to end on `SIGTERM` before `SIGKILL`.
@@ -94,10 +94,7 @@ impl Exec {
     ) -> Result<CommandOutput, String> {
         self.run(&Command {
             argv: argv.iter().map(|&a| a.to_owned()).collect(),
-            env: env
-                .iter()
-                .map(|&(k, v)| (k.to_owned(), v.to_owned()))
-                .collect(),
+            env: collect::map(env.iter().map(|&(k, v)| (k.to_owned(), v.to_owned()))),
             stdin: stdin.map(str::to_owned),
             user: None,
             timeout_seconds: timeout.as_secs().try_into().unwrap_or(u32::MAX),
@@ -174,7 +171,7 @@ impl Exec {
     }
 
     fn environment(&self, own: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-        let mut all = BTreeMap::from([
+        let mut all = collect::map([
             ("PATH".to_owned(), self.root.search_path()),
             ("LC_ALL".to_owned(), "C".to_owned()),
             ("HOME".to_owned(), "/root".to_owned()),

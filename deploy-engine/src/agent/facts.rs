@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{exec::Exec, root::Root};
+use super::{collect, exec::Exec, root::Root};
 use crate::wire::{Exit, Facts};
 
 /// `ip` and the like answer in milliseconds.
@@ -146,7 +146,7 @@ fn parse_interfaces(json: &str) -> Result<BTreeMap<String, Vec<String>>, String>
             .collect();
         Some((item["ifname"].as_str()?.to_owned(), all))
     };
-    Ok(list.iter().filter_map(interface).collect())
+    Ok(collect::map(list.iter().filter_map(interface)))
 }
 
 /// A listening socket of `/proc/net/tcp` or `tcp6`.
@@ -233,7 +233,9 @@ fn socket_owners(root: &Root) -> BTreeMap<u64, String> {
         let mut inodes = inodes.peekable();
         if inodes.peek().is_some() {
             let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            owners.extend(inodes.map(|inode| (inode, name.trim().to_owned())));
+            for inode in inodes {
+                owners.insert(inode, name.trim().to_owned());
+            }
         }
     }
     owners
@@ -254,7 +256,7 @@ fn mounted(root: &Root) -> Result<BTreeMap<String, (u64, u64, u64)>, String> {
             ),
         ))
     });
-    Ok(sizes.collect())
+    Ok(collect::map(sizes))
 }
 
 /// Mount points of file systems that hold data.

@@ -1,8 +1,8 @@
 //! Puts an uploaded agent in its place: checked, then renamed, so that a half copy is never run.
 
-use std::{fs, os::unix::fs::symlink, path::Path, time::SystemTime};
+use std::{fs, os::unix::fs::symlink, path::Path};
 
-use super::{durable, resource::sha256_hex, root::Root};
+use super::{collect, durable, resource::sha256_hex, root::Root};
 
 /// Versions kept on a host: the one in use and two to go back to.
 const KEEP_VERSIONS: usize = 3;
@@ -46,12 +46,11 @@ fn drop_old(agents: &Path, newest: &str) {
         .into_iter()
         .flatten()
         .filter_map(Result::ok);
-    let mut others: Vec<(SystemTime, std::path::PathBuf)> = all
-        .filter(|e| e.file_name() != newest && e.file_type().is_ok_and(|t| t.is_dir()))
-        .filter_map(|e| Some((e.metadata().ok()?.modified().ok()?, e.path())))
-        .collect();
-    others.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
-    for (_, path) in others.iter().skip(KEEP_VERSIONS - 1) {
+    let others = collect::set(
+        all.filter(|e| e.file_name() != newest && e.file_type().is_ok_and(|t| t.is_dir()))
+            .filter_map(|e| Some((e.metadata().ok()?.modified().ok()?, e.path()))),
+    );
+    for (_, path) in others.iter().rev().skip(KEEP_VERSIONS - 1) {
         let _ = fs::remove_dir_all(path);
     }
 }

@@ -5,6 +5,7 @@
 
 mod apply;
 mod apt;
+mod collect;
 mod diff;
 mod durable;
 mod exec;

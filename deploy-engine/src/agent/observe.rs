@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, thread};
 
 use super::{
-    apt,
+    apt, collect,
     exec::Exec,
     resource::{
         Judged, Pending, accounts, accounts::Accounts, apt_repository, command, directory, file,
@@ -29,32 +29,26 @@ impl<'a> Survey<'a> {
     fn take(root: &Root, exec: &Exec, resources: &'a [Resource]) -> Self {
         let wanted: Vec<package::Wanted<'_>> =
             resources.iter().filter_map(package::Wanted::of).collect();
-        let mut units: Vec<&str> = resources.iter().filter_map(unit_name).collect();
-        units.sort_unstable();
-        units.dedup();
+        let units: Vec<&str> = collect::set(resources.iter().filter_map(unit_name))
+            .into_iter()
+            .collect();
         let objects: Vec<(usize, sql::Wanted<'_>)> = resources
             .iter()
             .enumerate()
             .filter_map(|(index, resource)| Some((index, sql::Wanted::of(resource)?)))
             .collect();
         let questions: Vec<sql::Wanted<'_>> = objects.iter().map(|(_, wanted)| *wanted).collect();
-        let sql_places = objects
-            .iter()
-            .enumerate()
-            .map(|(place, (index, _))| (*index, place))
-            .collect();
-        let mut apis: Vec<rabbitmq::Api<'_>> =
-            resources.iter().filter_map(rabbitmq::Api::of).collect();
-        apis.sort();
-        apis.dedup();
+        let places = objects.iter().enumerate();
+        let sql_places = collect::map(places.map(|(place, (index, _))| (*index, place)));
+        let apis = collect::set(resources.iter().filter_map(rabbitmq::Api::of));
         thread::scope(|scope| {
             let packages = scope.spawn(|| apt::survey(root, exec, &wanted));
             let units = scope.spawn(|| unit::show(exec, &units));
             let sql = scope.spawn(|| sql::ask(exec, &questions));
-            let brokers = apis
-                .into_iter()
-                .map(|api| (api.clone(), rabbitmq::read(&api)))
-                .collect();
+            let brokers = collect::map(apis.into_iter().map(|api| {
+                let broker = rabbitmq::read(&api);
+                (api, broker)
+            }));
             let lost = || "the thread that asked has ended".to_owned();
             Self {
                 accounts: Accounts::read(root),
@@ -96,11 +90,15 @@ fn rank(resource: &Resource) -> u8 {
 /// change, not an impossibility.
 pub fn observe(root: &Root, exec: &Exec, resources: &[Resource]) -> Vec<Observation> {
     let survey = Survey::take(root, exec, resources);
-    let mut order: Vec<usize> = (0..resources.len()).collect();
-    order.sort_by_key(|&index| rank(&resources[index]));
+    let order = collect::set(
+        resources
+            .iter()
+            .enumerate()
+            .map(|(index, r)| (rank(r), index)),
+    );
     let mut pending = Pending::default();
     let mut judged: Vec<Option<Judged>> = resources.iter().map(|_| None).collect();
-    for index in order {
+    for (_, index) in order {
         let resource = &resources[index];
         let one = judge(root, exec, &survey, index, resource, &pending);
         if one.changes() {

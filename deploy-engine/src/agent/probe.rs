@@ -15,6 +15,7 @@ use std::{
 };
 
 use super::{
+    collect,
     exec::{Exec, failure},
     http,
     resource::{plain_path, unit},
@@ -37,34 +38,34 @@ pub fn all(
 ) -> BTreeMap<String, ProbeResult> {
     let list: Vec<(&String, &Probe)> = probes.iter().collect();
     let results = in_parallel(&list, THREADS, |(_, probe)| one(root, exec, probe));
-    list.iter()
-        .map(|(name, _)| (*name).clone())
-        .zip(results)
-        .collect()
+    collect::map(list.iter().map(|(name, _)| (*name).clone()).zip(results))
 }
 
 /// Applies `f` to every item on at most `limit` threads, and keeps their order.
 fn in_parallel<T: Sync, R: Send>(items: &[T], limit: usize, f: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::with_capacity(items.len()));
-    thread::scope(|scope| {
-        for _ in 0..items.len().min(limit) {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(item) = items.get(index) else { return };
-                    let result = f(item);
-                    results
-                        .lock()
-                        .unwrap_or_else(|e| e.into_inner())
-                        .push((index, result));
-                }
-            });
-        }
+    let results: Mutex<BTreeMap<usize, R>> = Mutex::default();
+    let lock = || results.lock().unwrap_or_else(|e| e.into_inner());
+    each_index(items.len(), limit, &|index| {
+        let result = f(&items[index]);
+        lock().insert(index, result);
     });
-    let mut results = results.into_inner().unwrap_or_else(|e| e.into_inner());
-    results.sort_by_key(|(index, _)| *index);
-    results.into_iter().map(|(_, result)| result).collect()
+    std::mem::take(&mut *lock()).into_values().collect()
+}
+
+/// Calls `f` once with every number below `count`. Not generic: threads are the costly part of the program's size.
+fn each_index(count: usize, limit: usize, f: &(dyn Fn(usize) + Sync)) {
+    let next = AtomicUsize::new(0);
+    let take = || {
+        while let Some(index) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|i| *i < count) {
+            f(index);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..count.min(limit) {
+            scope.spawn(take);
+        }
+        take();
+    });
 }
 
 fn one(root: &Root, exec: &Exec, probe: &Probe) -> ProbeResult {
@@ -173,11 +174,11 @@ fn parse_ahosts(text: &str) -> Vec<String> {
 
 fn resolve_all(exec: &Exec, names: &[String], timeout: Duration) -> Result<ProbeResult, String> {
     let found = in_parallel(names, THREADS, |name| resolve(exec, name, timeout));
-    let addresses = names.iter().cloned().zip(found);
-    let addresses = addresses.map(|(name, found)| found.map(|found| (name, found)));
-    Ok(ProbeResult::Resolve {
-        addresses: addresses.collect::<Result<_, String>>()?,
-    })
+    let mut addresses = BTreeMap::new();
+    for (name, found) in names.iter().zip(found) {
+        addresses.insert(name.clone(), found?);
+    }
+    Ok(ProbeResult::Resolve { addresses })
 }
 
 fn connect(exec: &Exec, target: &TcpTarget, timeout: Duration) -> TcpAnswer {

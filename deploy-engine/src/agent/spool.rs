@@ -19,7 +19,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use super::{durable, resource::plain_name, root::Root};
+use super::{collect, durable, resource::plain_name, root::Root};
 use crate::wire::{Event, Outcome, StepKey, StepStatus, Work};
 
 /// Finished entries are kept this long: longer than any bot is away before its jobs are looked at by people.
@@ -50,7 +50,7 @@ pub struct Spool {
 }
 
 /// One step's directory.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
     dir: PathBuf,
 }
@@ -91,14 +91,13 @@ impl Spool {
 
     /// Keeps the spool bounded: old entries and those above the limit go, running ones never.
     pub fn prune(&self, now: SystemTime) {
-        let mut idle: Vec<(SystemTime, Entry)> = self
-            .entries()
-            .into_iter()
-            .filter(|e| !e.alive())
-            .map(|e| (e.changed().unwrap_or(SystemTime::UNIX_EPOCH), e))
-            .collect();
-        idle.sort_by_key(|(changed, _)| std::cmp::Reverse(*changed));
-        for (place, (changed, entry)) in idle.iter().enumerate() {
+        let idle = collect::set(
+            self.entries()
+                .into_iter()
+                .filter(|e| !e.alive())
+                .map(|e| (e.changed().unwrap_or(SystemTime::UNIX_EPOCH), e)),
+        );
+        for (place, (changed, entry)) in idle.iter().rev().enumerate() {
             let old = now
                 .duration_since(*changed)
                 .is_ok_and(|age| age > KEEP_FINISHED);

@@ -2,16 +2,25 @@
 //!
 //! [`Hosts`] is what the rest of the engine sees; tests put their own behind it.
 
+mod agent;
+mod control;
+mod conversation;
 mod error;
+mod live;
+mod login;
 mod secret;
+mod ssh;
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+pub use agent::{AGENT, agent_path, agent_sha256};
 pub use error::HostError;
+pub use login::Target;
 pub use secret::Secrets;
+pub use ssh::SshHosts;
 
 use crate::{
     job::JobId,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use super::{Judged, Pending, plain_name};
-use crate::agent::{exec::Exec, root::Root};
+use crate::agent::{collect, exec::Exec, root::Root};
 
 /// useradd and friends wait for the lock of another one at most this long.
 const ACCOUNT_TOOL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -64,8 +64,8 @@ impl Accounts {
             Some(((*name).to_owned(), group))
         });
         Self {
-            users: users.collect(),
-            groups: groups.collect(),
+            users: collect::map(users),
+            groups: collect::map(groups),
         }
     }
 

@@ -1,6 +1,10 @@
 //! RabbitMQ virtual hosts, users and policies, through the management API on loopback.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -8,7 +12,10 @@ use sha2::{Digest, Sha256};
 
 use super::{Judged, Pending};
 use crate::{
-    agent::http::{self, HttpError},
+    agent::{
+        collect,
+        http::{self, HttpError},
+    },
     wire::Resource,
 };
 
@@ -199,8 +206,7 @@ fn presence(found: bool, absent: bool, what: &str) -> Option<Judged> {
 
 fn judge_fields(wanted: &Value, found: &Value) -> Judged {
     let fields = wanted.as_object().into_iter().flatten();
-    let seen: BTreeMap<&String, &Value> =
-        fields.clone().map(|(key, _)| (key, &found[key])).collect();
+    let seen: Vec<&Value> = fields.clone().map(|(key, _)| &found[key]).collect();
     let diff = fields
         .filter(|(key, value)| found[key.as_str()] != **value)
         .map(|(key, value)| format!("{key}: {} -> {value}", found[key.as_str()]))
@@ -215,16 +221,20 @@ fn judge_user(
     tags: &[String],
     permissions: &BTreeMap<String, (String, String, String)>,
 ) -> Judged {
+    let join = |tags: &BTreeSet<&str>| tags.iter().copied().collect::<Vec<_>>().join(",");
     let mut diff = Vec::new();
     if !password_matches(found, password) {
         diff.push(format!("password of {name} changes"));
     }
-    let (found_tags, wanted_tags) = (tags_of(found), sorted(tags.to_vec()));
+    let (found_tags, wanted_tags) = (
+        tags_of(found),
+        collect::set(tags.iter().map(String::as_str)),
+    );
     if found_tags != wanted_tags {
         diff.push(format!(
             "tags of {name}: {} -> {}",
-            found_tags.join(","),
-            wanted_tags.join(",")
+            join(&found_tags),
+            join(&wanted_tags)
         ));
     }
     let mut seen = format!("{} {found_tags:?}", found["password_hash"]);
@@ -241,27 +251,12 @@ fn judge_user(
     Judged::by_diff(&seen, diff)
 }
 
-fn sorted(mut list: Vec<String>) -> Vec<String> {
-    list.sort();
-    list
-}
-
 /// A list since 3.9, words with commas before.
-fn tags_of(user: &Value) -> Vec<String> {
+fn tags_of(user: &Value) -> BTreeSet<&str> {
     match &user["tags"] {
-        Value::Array(list) => sorted(
-            list.iter()
-                .filter_map(Value::as_str)
-                .map(str::to_owned)
-                .collect(),
-        ),
-        Value::String(text) => sorted(
-            text.split(',')
-                .filter(|t| !t.is_empty())
-                .map(str::to_owned)
-                .collect(),
-        ),
-        _ => vec![],
+        Value::Array(list) => collect::set(list.iter().filter_map(Value::as_str)),
+        Value::String(text) => collect::set(text.split(',').filter(|t| !t.is_empty())),
+        _ => BTreeSet::new(),
     }
 }
 

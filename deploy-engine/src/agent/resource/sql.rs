@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{Judged, Pending};
 use crate::{
-    agent::exec::{Exec, failure, last_lines},
+    agent::{
+        collect,
+        exec::{Exec, failure, last_lines},
+    },
     wire::{Exit, Resource},
 };
 
@@ -366,10 +369,7 @@ fn judge(wanted: &Wanted<'_>, rows: &[Vec<String>]) -> Judged {
         }
         Wanted::Grant { privileges, on, .. } => {
             let found = granted(rows, on);
-            let wanted_set = privileges
-                .iter()
-                .map(|p| canonical(p))
-                .collect::<BTreeSet<_>>();
+            let wanted_set = collect::set(privileges.iter().map(|p| canonical(p)));
             let seen = found.iter().cloned().collect::<Vec<_>>().join(",");
             let mut diff = Vec::new();
             diff.extend(
@@ -480,10 +480,7 @@ fn statements(wanted: &Wanted<'_>, rows: &[Vec<String>]) -> Result<Vec<String>, 
         } => {
             let (who, place) = (format!("{}@{}", quote(user), quote(from)), target(on)?);
             let found = granted(rows, on);
-            let wanted_set = privileges
-                .iter()
-                .map(|p| canonical(p))
-                .collect::<BTreeSet<_>>();
+            let wanted_set = collect::set(privileges.iter().map(|p| canonical(p)));
             let mut all = Vec::new();
             let more: Vec<&str> = wanted_set.difference(&found).map(String::as_str).collect();
             let less: Vec<&str> = found.difference(&wanted_set).map(String::as_str).collect();

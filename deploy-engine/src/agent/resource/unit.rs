@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Judged, Pending, plain_name, sha256_hex};
 use crate::agent::{
-    durable,
+    collect, durable,
     exec::{Exec, last_lines},
     root::Root,
 };
@@ -66,12 +66,10 @@ pub fn show(exec: &Exec, names: &[&str]) -> Result<Properties, String> {
 pub fn parse_show(text: &str, names: &[&str]) -> Properties {
     let blocks = text.split("\n\n").map(|block| {
         let pairs = block.lines().filter_map(|line| line.split_once('='));
-        pairs
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .collect::<BTreeMap<_, _>>()
+        collect::map(pairs.map(|(k, v)| (k.to_owned(), v.to_owned())))
     });
     let blocks = blocks.filter(|block| !block.is_empty());
-    names.iter().map(|&n| n.to_owned()).zip(blocks).collect()
+    collect::map(names.iter().map(|&n| n.to_owned()).zip(blocks))
 }
 
 /// A unit name that can be an argument.

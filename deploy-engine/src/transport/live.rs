@@ -1,0 +1,230 @@
+//! A host's warm connection: the session, the agent on it, and the conversation with that agent.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use openssh::{OwningCommand, Session, Stdio};
+use tokio::{io::AsyncWriteExt, time::timeout};
+
+use super::{
+    HostError, Secrets,
+    agent::{AGENT, agent_path, agent_sha256},
+    conversation::{Broken, Conversation},
+    login::{Target, login, words},
+};
+use crate::wire::{PROTOCOL, Reply, Request};
+
+/// From starting the agent to its greeting. It answers in milliseconds; a host under a heavy load may need seconds.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// The upload of two megabytes over a slow line.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// The check and the rename of an uploaded agent.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// After this a session that does not close is left to its own end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A login shell says this when a program does not exist (127) or cannot be run (126: a half copy).
+const NO_PROGRAM: [i32; 2] = [126, 127];
+
+type Child = openssh::Child<Arc<Session>>;
+
+pub struct Live {
+    pub conversation: Conversation,
+    session: Arc<Session>,
+    child: Child,
+}
+
+enum Greeting {
+    Live(Box<Live>),
+    /// The agent is not on the host.
+    Missing,
+}
+
+impl Live {
+    /// Logs in and starts the agent, which is installed first if the host does not have this version.
+    pub async fn open(
+        target: &Target,
+        control: &Path,
+        secrets: Arc<dyn Secrets>,
+    ) -> Result<Self, HostError> {
+        let session = Arc::new(login(target, control).await?);
+        match Self::greet(target, session.clone(), secrets.clone()).await? {
+            Greeting::Live(live) => return Ok(*live),
+            Greeting::Missing => install(target, &session).await?,
+        }
+        match Self::greet(target, session, secrets).await? {
+            Greeting::Live(live) => Ok(*live),
+            Greeting::Missing => Err(HostError::AgentInstall {
+                host: target.host.clone(),
+                path: agent_path(),
+                found: "it cannot be run although it was just put there (mounted noexec?)"
+                    .to_owned(),
+            }),
+        }
+    }
+
+    /// Starts the agent and says hello in one exchange.
+    async fn greet(
+        target: &Target,
+        session: Arc<Session>,
+        secrets: Arc<dyn Secrets>,
+    ) -> Result<Greeting, HostError> {
+        let protocol = |expected: &str, found: String| HostError::Protocol {
+            host: target.host.clone(),
+            expected: expected.to_owned(),
+            found,
+        };
+        let mut command: OwningCommand<Arc<Session>> = session.clone().arc_command(agent_path());
+        command
+            .arg("serve")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut child = command
+            .spawn()
+            .await
+            .map_err(|error| protocol("to start the agent", words(&error)))?;
+        let (Some(input), Some(output)) = (child.stdin().take(), child.stdout().take()) else {
+            return Err(protocol("pipes to the agent", "none".to_owned()));
+        };
+        let conversation = Conversation::new(input, output, secrets);
+        let hello = timeout(
+            HELLO_TIMEOUT,
+            conversation.ask_once(Request::Hello { protocol: PROTOCOL }),
+        )
+        .await;
+        match hello {
+            Ok(Ok(Reply::Hello {
+                protocol: PROTOCOL, ..
+            })) => Ok(Greeting::Live(Box::new(Self {
+                conversation,
+                session,
+                child,
+            }))),
+            Ok(Ok(Reply::Refused { why })) => Err(protocol("the agent's hello", why)),
+            Ok(Ok(_)) => Err(protocol("the agent's hello", "another reply".to_owned())),
+            Ok(Err(broken)) => match timeout(HELLO_TIMEOUT, child.wait()).await {
+                Ok(Ok(status)) if status.code().is_some_and(|code| NO_PROGRAM.contains(&code)) => {
+                    Ok(Greeting::Missing)
+                }
+                Ok(Ok(status)) => Err(protocol(
+                    "the agent's hello",
+                    format!("its end with {status}"),
+                )),
+                _ => Err(protocol("the agent's hello", format!("{broken:?}"))),
+            },
+            Err(_) => Err(HostError::TimedOut {
+                host: target.host.clone(),
+                what: "the agent's hello".to_owned(),
+                limit_seconds: HELLO_TIMEOUT.as_secs(),
+            }),
+        }
+    }
+
+    /// Whether a request could get an answer at all: an agent that answers nothing else still answers this.
+    pub async fn answers(&self, within: Duration) -> bool {
+        let hello = self
+            .conversation
+            .ask_once(Request::Hello { protocol: PROTOCOL });
+        matches!(timeout(within, hello).await, Ok(Ok(Reply::Hello { .. })))
+    }
+
+    /// Lets the agent end and closes the session, so that no process of it stays.
+    pub async fn close(self) {
+        drop(self.conversation);
+        let _ = timeout(CLOSE_TIMEOUT, self.child.wait()).await;
+        if let Some(session) = Arc::into_inner(self.session) {
+            let _ = timeout(CLOSE_TIMEOUT, session.close()).await;
+        }
+    }
+}
+
+/// Uploads the agent aside; the copy itself then checks its digest and takes its place.
+async fn install(target: &Target, session: &Arc<Session>) -> Result<(), HostError> {
+    let fail = |found: String| HostError::AgentInstall {
+        host: target.host.clone(),
+        path: agent_path(),
+        found,
+    };
+    let aside = format!("{}.new-{:016x}", agent_path(), rand::random::<u64>());
+    // `install` makes the directories, opens the file for root alone, and copies its standard input.
+    run(
+        session,
+        &["install", "-D", "-m", "0700", "/dev/stdin", &aside],
+        Some(AGENT),
+        UPLOAD_TIMEOUT,
+    )
+    .await
+    .map_err(|found| fail(format!("uploading it: {found}")))?;
+    run(
+        session,
+        &[&aside, "install", agent_sha256()],
+        None,
+        INSTALL_TIMEOUT,
+    )
+    .await
+    .map_err(|found| fail(format!("checking it: {found}")))
+}
+
+async fn run(
+    session: &Arc<Session>,
+    argv: &[&str],
+    input: Option<&'static [u8]>,
+    limit: Duration,
+) -> Result<(), String> {
+    let work = async {
+        let mut command = session.clone().arc_command(argv[0].to_owned());
+        command.args(argv[1..].iter().copied());
+        command.stdin(if input.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        });
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().await.map_err(|error| words(&error))?;
+        if let (Some(bytes), Some(mut pipe)) = (input, child.stdin().take()) {
+            // A remote program that ends early says why on its standard error.
+            let _ = pipe.write_all(bytes).await;
+            let _ = pipe.shutdown().await;
+        }
+        let output = child
+            .wait_with_output()
+            .await
+            .map_err(|error| words(&error))?;
+        if output.status.success() {
+            Ok(())
+        } else {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(format!(
+                "`{}` ended with {}: {}",
+                argv.join(" "),
+                output.status,
+                said.trim()
+            ))
+        }
+    };
+    match timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => Err(format!(
+            "`{}` did not end within {} s",
+            argv.join(" "),
+            limit.as_secs()
+        )),
+    }
+}
+
+/// What a broken conversation means for a request to this host.
+pub fn host_error(target: &Target, broken: Broken) -> HostError {
+    let host = target.host.clone();
+    match broken {
+        Broken::Stream { found } => HostError::Unreachable {
+            host,
+            address: format!("{}:{}", target.address, target.port),
+            found: format!("a connection that broke: {found}"),
+        },
+        Broken::UnknownSecret { name } => HostError::UnknownSecret { host, name },
+        Broken::TooLarge { found } => HostError::Protocol {
+            host,
+            expected: "a request that fits a frame".to_owned(),
+            found,
+        },
+    }
+}
