@@ -16,6 +16,8 @@ pub mod logic;
 #[cfg(feature = "engine")]
 pub mod model;
 #[cfg(feature = "engine")]
+pub mod plan;
+#[cfg(feature = "engine")]
 pub mod probe;
 #[cfg(feature = "engine")]
 pub mod runner;

@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use super::{Secs, service::PortText, site::OneOrMany};
 
+/// How modes are written.
+pub const MODE_PATTERN: &str = "^0?[0-7]{3,4}$";
+
 /// Only for some members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -67,7 +70,7 @@ pub struct FileSpec {
     pub copy: Option<String>,
     /// Octal, in quotes.
     #[serde(default = "file_mode")]
-    #[schemars(regex(pattern = "^0?[0-7]{3,4}$"))]
+    #[schemars(regex(pattern = MODE_PATTERN))]
     pub mode: String,
     #[serde(default = "root")]
     pub owner: String,
@@ -94,7 +97,7 @@ pub struct FileSpec {
 pub struct DirectorySpec {
     pub directory: String,
     #[serde(default = "directory_mode")]
-    #[schemars(regex(pattern = "^0?[0-7]{3,4}$"))]
+    #[schemars(regex(pattern = MODE_PATTERN))]
     pub mode: String,
     #[serde(default = "root")]
     pub owner: String,

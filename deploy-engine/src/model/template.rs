@@ -1,6 +1,8 @@
 //! Templates of a service folder: strict (an undefined value is an error), rendered by the bot, errors with line and column.
 
-use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, syntax::SyntaxConfig};
+use minijinja::{
+    Environment, Error, ErrorKind, UndefinedBehavior, Value, syntax::SyntaxConfig, value::ValueKind,
+};
 
 use super::{
     Diagnostic, Diagnostics,
@@ -146,6 +148,13 @@ fn environment<'f>(
     environment.set_syntax(syntax);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    // Configurations say `true`, not `True`.
+    environment.set_formatter(|out, state, value| match value.kind() {
+        ValueKind::Bool => out
+            .write_str(if value.is_true() { "true" } else { "false" })
+            .map_err(Error::from),
+        _ => minijinja::escape_formatter(out, state, value),
+    });
     Ok(environment)
 }
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::tree::{Node, Place};
 use crate::model::diagnostic::{Diagnostic, Diagnostics, Source, nearest};
+use crate::model::resource::MODE_PATTERN;
 
 /// Values longer than this are cut in messages, in characters.
 const FOUND_LIMIT: usize = 60;
@@ -205,6 +206,9 @@ fn form_words(rule: &Value, schema: &Value) -> Option<String> {
     if let Some(reference) = rule.get("$ref").and_then(Value::as_str) {
         return form_words(schema.pointer(reference.strip_prefix('#')?)?, schema);
     }
+    if let Some(constant) = rule.get("const") {
+        return Some(short(constant));
+    }
     if let Some(options) = rule.get("enum").and_then(Value::as_array) {
         let words: Vec<String> = options.iter().map(short).collect();
         return Some(one_of(&words));
@@ -257,6 +261,7 @@ fn pattern_words(pattern: &str) -> String {
             "a name: at most 63 lower-case letters, digits, `-` and `_`, starting with a letter"
                 .to_owned()
         }
+        MODE_PATTERN => "an octal mode in quotes, for example \"0644\"".to_owned(),
         other => format!("text matching {other}"),
     }
 }
@@ -293,8 +298,18 @@ fn inside(path: &[String]) -> String {
     }
 }
 
+/// `a`, `b` or `c`; a beginning that all but the first share with it is said once.
 fn one_of(words: &[String]) -> String {
-    match words {
+    const SHARED: &str = "a mapping with ";
+    let mut seen = false;
+    let words: Vec<String> = words
+        .iter()
+        .map(|word| match word.strip_prefix(SHARED) {
+            Some(rest) if std::mem::replace(&mut seen, true) => rest.to_owned(),
+            _ => word.clone(),
+        })
+        .collect();
+    match words.as_slice() {
         [] => "nothing".to_owned(),
         [only] => only.clone(),
         [head @ .., last] => format!("{} or {last}", head.join(", ")),
