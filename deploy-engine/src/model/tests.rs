@@ -1,4 +1,8 @@
-use std::{collections::BTreeMap, path::Path, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
 
 use super::{catalogue::Folder, *};
 use crate::wire::Resource;
@@ -22,7 +26,9 @@ fn sections(text: &str) -> BTreeMap<String, String> {
 
 /// Built-in services and those of the test file.
 fn folders(files: &BTreeMap<String, String>) -> Result<BTreeMap<ServiceName, Folder>, Diagnostics> {
-    let mut folders = catalogue::load(&[])?;
+    static BUILT_IN: LazyLock<BTreeMap<ServiceName, Folder>> =
+        LazyLock::new(|| catalogue::load(&[]).unwrap_or_else(|errors| panic!("{errors}")));
+    let mut folders = BUILT_IN.clone();
     let mut own: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     for (name, text) in files {
         if let Some((folder, file)) = name.rsplit_once('/') {

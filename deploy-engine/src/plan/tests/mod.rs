@@ -106,16 +106,39 @@ fn drawn(plan: &Plan) -> String {
     text.push_str(&format!("\n{}\n", plan.table()));
     for step in &plan.steps {
         let needs: Vec<String> = step.needs.iter().map(ToString::to_string).collect();
-        let guards: Vec<&str> = step.guards.iter().map(|guard| guard.name.as_str()).collect();
+        let guards: Vec<&str> = step
+            .guards
+            .iter()
+            .map(|guard| guard.name.as_str())
+            .collect();
         let how = match &step.action {
-            Action::Host { work: Work::Apply { resources, expected }, .. } => {
+            Action::Host {
+                work:
+                    Work::Apply {
+                        resources,
+                        expected,
+                    },
+                ..
+            } => {
                 format!("{} resources, {} as seen", resources.len(), expected.len())
             }
-            Action::Host { work: Work::Fetch { packages }, .. } => packages.join(" "),
-            Action::Check { mode: CheckMode::Within { deadline }, .. } => format!("within {deadline}"),
+            Action::Host {
+                work: Work::Fetch { packages },
+                ..
+            } => packages.join(" "),
+            Action::Check {
+                mode: CheckMode::Within { deadline },
+                ..
+            } => format!("within {deadline}"),
             other => format!("{other:?}"),
         };
-        let _ = writeln!(text, "{:>2} {} [{how}] needs {}", step.id, step.title, needs.join(" "));
+        let _ = writeln!(
+            text,
+            "{:>2} {} [{how}] needs {}",
+            step.id,
+            step.title,
+            needs.join(" ")
+        );
         if !guards.is_empty() {
             let _ = writeln!(text, "   guarded by {}", guards.join(", "));
         }
@@ -154,7 +177,10 @@ fn one_file_changed_on_one_member() {
 fn a_changed_setting_rolls_one_member_after_the_other() {
     let model = model();
     let world = deployed(&model);
-    let text = SITE.replace("cache: {on: control}", "cache: {on: control, settings: {size: 128}}");
+    let text = SITE.replace(
+        "cache: {on: control}",
+        "cache: {on: control, settings: {size: 128}}",
+    );
     let changed = load(&text).unwrap();
     insta::assert_snapshot!(drawn(&planned(&changed, &world, &Goal::Site)));
 }
@@ -175,7 +201,9 @@ fn a_host_that_is_down_is_refused_and_stays_a_member() {
 }
 
 fn plan_error(model: &Model, world: &World, goal: &Goal) -> String {
-    plan(model, goal, &world.observed(model, goal)).unwrap_err().to_string()
+    plan(model, goal, &world.observed(model, goal))
+        .unwrap_err()
+        .to_string()
 }
 
 #[test]
@@ -188,13 +216,29 @@ fn drift_after_planning_changes_the_digest_and_stops_the_step() {
     assert_eq!(before.digest, planned(&model, &world, &Goal::Site).digest);
     let mut edited = world.clone();
     let other = world.machine("ctl2").things[&id].clone();
-    if let Resource::File { path, mode, owner, group, .. } = other {
+    if let Resource::File {
+        path,
+        mode,
+        owner,
+        group,
+        ..
+    } = other
+    {
         let content = "somebody else's".to_owned();
-        let file = Resource::File { path, content, mode, owner, group, validate: None, sensitive: false, absent: false };
+        let file = Resource::File {
+            path,
+            content,
+            mode,
+            owner,
+            group,
+            validate: None,
+            sensitive: false,
+            absent: false,
+        };
         edited.machine("ctl1").things.insert(id, file);
     }
     assert_ne!(before.digest, planned(&model, &edited, &Goal::Site).digest);
-    let stopped = edited.run(&model, &before).unwrap_err();
+    let stopped = edited.run(&before).unwrap_err();
     assert!(stopped.contains("/etc/front.conf drifted"), "{stopped}");
 }
 
@@ -215,7 +259,7 @@ fn removal_leaves_what_others_use() {
     let goal = Goal::Remove("front".parse().unwrap());
     let plan = planned(&model, &world, &goal);
     insta::assert_snapshot!(drawn(&plan));
-    world.run(&model, &plan).unwrap();
+    world.run(&plan).unwrap();
     assert!(planned(&model, &world, &goal).is_empty());
     assert!(planned(&model, &world, &Goal::Service("db".parse().unwrap())).is_empty());
     let needed = plan_error(&model, &world, &Goal::Remove("db".parse().unwrap()));
@@ -226,7 +270,10 @@ fn removal_leaves_what_others_use() {
 fn an_unknown_service_is_named_with_those_there_are() {
     let model = model();
     let error = questions(&model, &Goal::Service("dv".parse().unwrap())).unwrap_err();
-    assert_eq!(error.to_string(), "expected a service of this site, found `dv`; the site has cache, db, front");
+    assert_eq!(
+        error.to_string(),
+        "expected a service of this site, found `dv`; the site has cache, db, front"
+    );
 }
 
 #[test]
@@ -237,44 +284,66 @@ fn secrets_are_references_and_sensitive_content_is_not_shown() {
     assert!(shown.contains("file:/etc/db/secret.conf"));
     assert!(shown.contains("content changes (not shown)"));
     assert!(!shown.contains("secret:db.monitor"));
-    assert!(serde_json::to_string(&plan).unwrap().contains("⟦secret:db.monitor⟧"));
+    assert!(
+        serde_json::to_string(&plan)
+            .unwrap()
+            .contains("⟦secret:db.monitor⟧")
+    );
 }
 
 type Spoil = fn(&mut World);
 
 #[rstest::rstest]
-#[case::port(|w| listens(w, 80, "0.0.0.0 apache2"), "front on ctl1: ports: port 80 is held by 0.0.0.0 apache2")]
-#[case::maintenance(|w| w.machine("ctl1").facts.maintenance_marker = Some("disk swap".into()), "ctl1: maintenance: it is under maintenance (disk swap)")]
-#[case::clock(|w| w.machine("ctl1").facts.clock_seconds += 7.0, "ctl1: clock: its clock is 7.0 s off")]
-#[case::system(|w| w.machine("ctl1").facts.os_version = "11".into(), "expected debian 12, found debian 11")]
-#[case::disk(|w| { w.machine("ctl1").facts.filesystems.insert("/var/lib/db".into(), (1 << 20, 1 << 40, 9)); }, "db on ctl1: disk: expected 1024 MiB free for /var/lib/db, found 1 MiB")]
-#[case::repositories(unreachable_repositories, "the package sources cannot be reached: E: no proxy")]
-#[case::repositories_unknown(|w| { w.machine("ctl1").probes.remove("precheck repositories"); }, "the package sources were not tried")]
-#[case::address_outside(|w| { w.machine("ctl1").facts.addresses.clear(); }, "10.77.0.100 lies in no network")]
+#[case::port(|w: &mut World| listens(w, 80, "0.0.0.0 apache2"), "front on ctl1: ports: port 80 is held by 0.0.0.0 apache2")]
+#[case::maintenance(|w: &mut World| w.machine("ctl1").facts.maintenance_marker = Some("disk swap".into()), "ctl1: maintenance: it is under maintenance (disk swap)")]
+#[case::clock(|w: &mut World| w.machine("ctl1").facts.clock_seconds += 7.0, "ctl1: clock: its clock is 7.0 s off")]
+#[case::system(|w: &mut World| w.machine("ctl1").facts.os_version = "11".into(), "expected debian 12, found debian 11")]
+#[case::disk(|w: &mut World| { w.machine("ctl1").facts.filesystems.insert("/var/lib/db".into(), (1 << 20, 1 << 40, 9)); }, "db on ctl1: disk: expected 1024 MiB free for /var/lib/db, found 1 MiB")]
+#[case::repositories(
+    unreachable_repositories,
+    "the package sources cannot be reached: E: no proxy"
+)]
+#[case::repositories_unknown(|w: &mut World| { w.machine("ctl1").probes.remove("precheck repositories"); }, "the package sources were not tried")]
+#[case::address_outside(|w: &mut World| { w.machine("ctl1").facts.addresses.clear(); }, "10.77.0.100 lies in no network")]
 #[case::address_used(address_answers, "something that is no member answers at 10.77.0.100")]
-#[case::address_elsewhere(|w| { w.machine("ctl3").facts.addresses.insert("x".into(), vec!["10.77.0.100/32".into()]); }, "10.77.0.100 belongs to ctl3, which is no member")]
-#[case::listening_unknown(|w| { w.machine("ctl1").facts.unknown.insert("listening".into(), "denied".into()); }, "who listens is unknown: denied")]
+#[case::address_elsewhere(|w: &mut World| { w.machine("ctl3").facts.addresses.insert("x".into(), vec!["10.77.0.100/32".into()]); }, "10.77.0.100 belongs to ctl3, which is no member")]
+#[case::listening_unknown(|w: &mut World| { w.machine("ctl1").facts.unknown.insert("listening".into(), "denied".into()); }, "who listens is unknown: denied")]
 fn a_failed_precheck_refuses_with_its_remedy(#[case] spoil: Spoil, #[case] says: &str) {
     let model = model();
     let mut world = World::new(&model);
     spoil(&mut world);
     let plan = planned(&model, &world, &Goal::Site);
     let refused: Vec<String> = plan.refused.iter().map(ToString::to_string).collect();
-    assert!(refused.iter().any(|line| line.contains(says)), "{refused:#?}");
-    assert!(plan.refused.iter().all(|refused| !refused.remedy.is_empty()), "{refused:#?}");
+    assert!(
+        refused.iter().any(|line| line.contains(says)),
+        "{refused:#?}"
+    );
+    assert!(
+        plan.refused
+            .iter()
+            .all(|refused| !refused.remedy.is_empty()),
+        "{refused:#?}"
+    );
     // The rest of the site is planned.
     assert!(plan.steps.iter().any(|step| step.title.contains("ctl2")));
     let touched = plan.refused.iter().any(|refused| {
         plan.changes.iter().any(|change| {
             refused.host.as_ref() == Some(&change.host)
-                && refused.service.as_ref().is_none_or(|service| *service == change.service)
+                && refused
+                    .service
+                    .as_ref()
+                    .is_none_or(|service| *service == change.service)
         })
     });
     assert!(!touched, "a refused part is changed: {refused:#?}");
 }
 
 fn listens(world: &mut World, port: u16, who: &str) {
-    world.machine("ctl1").facts.listening.insert(port, vec![who.to_owned()]);
+    world
+        .machine("ctl1")
+        .facts
+        .listening
+        .insert(port, vec![who.to_owned()]);
 }
 
 fn unreachable_repositories(world: &mut World) {
@@ -286,14 +355,27 @@ fn unreachable_repositories(world: &mut World) {
         took_ms: 5,
     };
     let probe = ProbeResult::Command { output };
-    world.machine("ctl1").probes.insert("precheck repositories".to_owned(), probe);
+    world
+        .machine("ctl1")
+        .probes
+        .insert("precheck repositories".to_owned(), probe);
 }
 
 fn address_answers(world: &mut World) {
-    let target = TcpTarget { address: "10.77.0.100".to_owned(), port: 22 };
-    let answers = vec![TcpAnswer { target, open: false, error: Some("refused".to_owned()) }];
+    let target = TcpTarget {
+        address: "10.77.0.100".to_owned(),
+        port: 22,
+    };
+    let answers = vec![TcpAnswer {
+        target,
+        open: false,
+        error: Some("refused".to_owned()),
+    }];
     let probe = ProbeResult::Tcp { answers };
-    world.machine("ctl1").probes.insert("precheck virtual address front".to_owned(), probe);
+    world
+        .machine("ctl1")
+        .probes
+        .insert("precheck virtual address front".to_owned(), probe);
 }
 
 #[test]
@@ -313,12 +395,26 @@ fn what_cannot_be_judged_is_refused() {
     if let Some(HostView::Seen(seen)) = observed.hosts.get_mut(&host("ctl2")) {
         let id = ResourceId("file:/etc/cached.conf".to_owned());
         let found = seen.observations.get_mut(&id).unwrap();
-        found.state = crate::wire::State::Unknown { why: "input/output error".to_owned() };
-        seen.observations.remove(&ResourceId("unit:db.service".to_owned()));
+        found.state = crate::wire::State::Unknown {
+            why: "input/output error".to_owned(),
+        };
+        seen.observations
+            .remove(&ResourceId("unit:db.service".to_owned()));
     }
     let plan = plan(&model, &Goal::Site, &observed).unwrap();
     let refused: Vec<String> = plan.refused.iter().map(ToString::to_string).collect();
-    assert!(refused[0].contains("cache on ctl2: file:/etc/cached.conf: its state is unknown"), "{refused:?}");
-    assert!(refused[1].contains("db on ctl2: unit:db.service: the host said nothing"), "{refused:?}");
-    assert!(!plan.steps.iter().any(|step| step.title.contains("db on ctl2")));
+    assert!(
+        refused[0].contains("cache on ctl2: file:/etc/cached.conf: its state is unknown"),
+        "{refused:?}"
+    );
+    assert!(
+        refused[1].contains("db on ctl2: unit:db.service: the host said nothing"),
+        "{refused:?}"
+    );
+    assert!(
+        !plan
+            .steps
+            .iter()
+            .any(|step| step.title.contains("db on ctl2"))
+    );
 }
