@@ -320,7 +320,14 @@ impl Roll<'_> {
             let Some(view) = self.views.get(&(service.clone(), host.clone())) else {
                 continue;
             };
-            self.changes.extend(view.changes.iter().cloned());
+            for change in &view.changes {
+                // A package that several services want is one change.
+                let same =
+                    |known: &Change| known.host == change.host && known.resource == change.resource;
+                if !self.changes.iter().any(same) {
+                    self.changes.push(change.clone());
+                }
+            }
             let acts = &view.acts;
             let interrupted = acts.restart.len() + acts.reload.len() + acts.stop.len();
             self.interruptions += u32::try_from(interrupted).unwrap_or(u32::MAX);

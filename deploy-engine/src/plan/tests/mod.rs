@@ -96,7 +96,7 @@ fn planned(model: &Model, world: &World, goal: &Goal) -> Plan {
 fn deployed(model: &Model) -> World {
     let mut world = World::new(model);
     let plan = planned(model, &world, &Goal::Site);
-    world.run(model, &plan).unwrap();
+    world.run(&plan).unwrap();
     world
 }
 
