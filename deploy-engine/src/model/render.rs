@@ -127,7 +127,7 @@ impl<'a> Renderer<'a> {
                 let at = || self.error(path, "");
                 match self.templates.inline(text, &self.context, at) {
                     Ok(rendered) => *text = rendered,
-                    Err(error) => errors.push(error),
+                    Err(more) => errors.extend(more),
                 }
             }
             Value::Array(entries) => {
@@ -157,7 +157,7 @@ impl<'a> Renderer<'a> {
             let path = [path[0].clone(), index.to_string(), "port".to_owned()];
             match self.port(&spec.port, &path) {
                 Ok(port) => found.push((spec, port)),
-                Err(error) => errors.push(error),
+                Err(more) => errors.extend(more),
             }
         }
         errors.or(found)
@@ -179,7 +179,7 @@ impl<'a> Renderer<'a> {
                 ports => ports
                     .into_iter()
                     .filter_map(Result::err)
-                    .for_each(|error| errors.push(error)),
+                    .for_each(|more| errors.extend(more)),
             }
         }
         errors.or(found)
@@ -198,14 +198,15 @@ impl<'a> Renderer<'a> {
         Ok(super::document::parse_document::<Vec<Value>>(&file, &text)?.value)
     }
 
-    fn port(&self, port: &PortText, path: &[String]) -> Result<u16, Diagnostic> {
+    fn port(&self, port: &PortText, path: &[String]) -> Result<u16, Diagnostics> {
         let text = port.to_text();
         match text.trim().parse::<u16>() {
             Ok(port) if port > 0 => Ok(port),
             _ => Err(self
                 .error(path, "this is not a port")
                 .expected("a whole number from 1 to 65535")
-                .found(format!("`{text}`"))),
+                .found(format!("`{text}`"))
+                .into()),
         }
     }
 
@@ -274,7 +275,7 @@ impl<'a> Renderer<'a> {
                 };
                 match self.port(&PortText::Template(port.to_owned()), &path) {
                     Ok(port) => ports.push(PortUse { address, port }),
-                    Err(error) => errors.push(error),
+                    Err(more) => errors.extend(more),
                 }
             }
         }
@@ -401,9 +402,7 @@ impl<'a> Renderer<'a> {
         let at = || self.error(path, "");
         match (&spec.template, &spec.content, &spec.copy) {
             (Some(name), None, None) => {
-                Ok(self
-                    .templates
-                    .file(name, Marks::Plain, &self.context, at())?)
+                self.templates.file(name, Marks::Plain, &self.context, at())
             }
             (None, Some(content), None) => Ok(content.clone()),
             (None, None, Some(name)) => Ok(self.templates.raw(name, at())?.to_owned()),

@@ -58,7 +58,7 @@ impl<'f> Templates<'f> {
     }
 
     /// The text of a file of the folder, as it is.
-    pub fn raw(&self, name: &str, at: Diagnostic) -> Result<&'f str, Diagnostic> {
+    pub fn raw(&self, name: &str, at: Diagnostic) -> Result<&'f str, Diagnostics> {
         self.folder
             .files
             .get(name)
@@ -72,6 +72,7 @@ impl<'f> Templates<'f> {
                 }
                 .expected(expected)
                 .did_you_mean(name, known)
+                .into()
             })
     }
 
@@ -82,7 +83,7 @@ impl<'f> Templates<'f> {
         marks: Marks,
         context: &Value,
         at: Diagnostic,
-    ) -> Result<String, Diagnostic> {
+    ) -> Result<String, Diagnostics> {
         let text = self.raw(name, at)?;
         let environment = match marks {
             Marks::Plain => &self.plain,
@@ -90,7 +91,7 @@ impl<'f> Templates<'f> {
         };
         environment
             .render_named_str(name, text, context.clone())
-            .map_err(|error| self.file_error(name, &error))
+            .map_err(|error| self.file_error(name, &error).into())
     }
 
     /// Renders a text of `service.yaml` itself; `at` is its place.
@@ -99,7 +100,7 @@ impl<'f> Templates<'f> {
         text: &str,
         context: &Value,
         at: impl FnOnce() -> Diagnostic,
-    ) -> Result<String, Diagnostic> {
+    ) -> Result<String, Diagnostics> {
         if !text.contains("{{") && !text.contains("{%") && !text.contains("{#") {
             return Ok(text.to_owned());
         }
@@ -107,7 +108,7 @@ impl<'f> Templates<'f> {
             .render_named_str("service.yaml", text, context.clone())
             .map_err(|error| match error.name() {
                 // An included file is to blame.
-                Some(name) if name != "service.yaml" => self.file_error(name, &error),
+                Some(name) if name != "service.yaml" => self.file_error(name, &error).into(),
                 _ => {
                     let at = at();
                     Diagnostic {
@@ -115,6 +116,7 @@ impl<'f> Templates<'f> {
                         ..at
                     }
                     .found(blamed(&error).unwrap_or_else(|| format!("`{text}`")))
+                    .into()
                 }
             })
     }

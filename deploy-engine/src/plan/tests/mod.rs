@@ -1,3 +1,4 @@
+mod hosts;
 mod properties;
 mod world;
 
