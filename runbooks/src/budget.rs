@@ -30,7 +30,10 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        let window = |count, seconds| Window { count, window: Span::seconds(seconds) };
+        let window = |count, seconds| Window {
+            count,
+            window: Span::seconds(seconds),
+        };
         Self {
             per_target: vec![window(1, 1_800), window(2, 86_400)],
             per_site: vec![window(3, 3_600), window(10, 86_400)],
@@ -79,40 +82,77 @@ pub fn judge(
     own_job: Option<&str>,
     now: Timestamp,
 ) -> Gate {
-    let counts = |one: &&Spent| one.outcome != Some(RepairOutcome::Refused) && own_job != Some(one.job.as_str());
-    let hits = |one: &&Spent| one.runbook == *runbook && one.targets.iter().any(|target| targets.contains(target));
+    let counts = |one: &&Spent| {
+        one.outcome != Some(RepairOutcome::Refused) && own_job != Some(one.job.as_str())
+    };
+    let hits = |one: &&Spent| {
+        one.runbook == *runbook && one.targets.iter().any(|target| targets.contains(target))
+    };
     let all: Vec<&Spent> = ledger.iter().filter(counts).collect();
     let same: Vec<&Spent> = all.iter().copied().filter(|one| hits(&one)).collect();
-    if let Some(failed) = same.iter().rev().find(|one| one.outcome == Some(RepairOutcome::Unverified)) {
-        let passed = same.iter().any(|one| one.outcome == Some(RepairOutcome::Verified) && one.at > failed.at);
+    if let Some(failed) = same
+        .iter()
+        .rev()
+        .find(|one| one.outcome == Some(RepairOutcome::Unverified))
+    {
+        let passed = same
+            .iter()
+            .any(|one| one.outcome == Some(RepairOutcome::Verified) && one.at > failed.at);
         if !passed && now.duration_since(failed.at) < SignedDuration::from_hours(24) {
-            return Gate::refuse(format!("{runbook} did not prove itself here (job {}): no second attempt by itself", failed.job));
+            return Gate::refuse(format!(
+                "{runbook} did not prove itself here (job {}): no second attempt by itself",
+                failed.job
+            ));
         }
     }
     for window in &budget.per_target {
         let used: Vec<&&Spent> = same.iter().filter(|one| within(one, window, now)).collect();
         if used.len() >= window.count as usize {
             return Gate::Refuse {
-                why: format!("{runbook} was tried {} times here within {}, the budget is {}", used.len(), window.window.0, window.count),
-                evidence: used.iter().map(|one| format!("job {} at {:.0}", one.job, one.at)).collect(),
+                why: format!(
+                    "{runbook} was tried {} times here within {}, the budget is {}",
+                    used.len(),
+                    window.window.0,
+                    window.count
+                ),
+                evidence: used
+                    .iter()
+                    .map(|one| format!("job {} at {:.0}", one.job, one.at))
+                    .collect(),
             };
         }
     }
     for window in &budget.per_site {
         let used: Vec<&&Spent> = all.iter().filter(|one| within(one, window, now)).collect();
-        if let Some(oldest) = used.iter().map(|one| one.at).min().filter(|_| used.len() >= window.count as usize) {
+        if let Some(oldest) = used
+            .iter()
+            .map(|one| one.at)
+            .min()
+            .filter(|_| used.len() >= window.count as usize)
+        {
             let until = oldest
                 .saturating_add(SignedDuration::from_secs(i64::from(window.window.0.0)))
                 .unwrap_or(Timestamp::MAX);
             return Gate::Hold {
                 until,
-                why: format!("{} repairs on this site within {}, the budget is {}", used.len(), window.window.0, window.count),
+                why: format!(
+                    "{} repairs on this site within {}, the budget is {}",
+                    used.len(),
+                    window.window.0,
+                    window.count
+                ),
             };
         }
     }
     let running = all.iter().filter(|one| one.outcome.is_none()).count();
     if running >= budget.at_once as usize {
-        return Gate::hold_briefly(now, format!("{running} repairs run on this site, at most {} at once", budget.at_once));
+        return Gate::hold_briefly(
+            now,
+            format!(
+                "{running} repairs run on this site, at most {} at once",
+                budget.at_once
+            ),
+        );
     }
     Gate::pass(format!("{} of this here before", same.len()))
 }
@@ -142,16 +182,30 @@ mod tests {
     }
 
     fn judged(ledger: &[Spent], minute: i64) -> Gate {
-        judge(&Budget::default(), ledger, &RunbookId("MEM-1".into()), &["host:h1".into()], Some("own"), at(minute))
+        judge(
+            &Budget::default(),
+            ledger,
+            &RunbookId("MEM-1".into()),
+            &["host:h1".into()],
+            Some("own"),
+            at(minute),
+        )
     }
 
     #[test]
     fn once_in_half_an_hour_and_twice_a_day() {
         let done = Some(RepairOutcome::Verified);
         let ledger = [spent(0, "MEM-1", "host:h1", done)];
-        assert!(judged(&ledger, 29).why().contains("tried 1 times here within 30 min"));
+        assert!(
+            judged(&ledger, 29)
+                .why()
+                .contains("tried 1 times here within 30 min")
+        );
         assert!(judged(&ledger, 30).passes());
-        let twice = [spent(0, "MEM-1", "host:h1", done), spent(60, "MEM-1", "host:h1", done)];
+        let twice = [
+            spent(0, "MEM-1", "host:h1", done),
+            spent(60, "MEM-1", "host:h1", done),
+        ];
         assert!(judged(&twice, 120).why().contains("tried 2 times"));
         assert!(judged(&twice, 24 * 60).passes());
     }
@@ -172,9 +226,17 @@ mod tests {
 
     #[test]
     fn after_a_failed_proof_nothing_until_somebody_proved_it() {
-        let ledger = [spent(0, "MEM-1", "host:h1", Some(RepairOutcome::Unverified))];
+        let ledger = [spent(
+            0,
+            "MEM-1",
+            "host:h1",
+            Some(RepairOutcome::Unverified),
+        )];
         assert!(judged(&ledger, 120).why().contains("did not prove itself"));
-        let proved = [ledger[0].clone(), spent(60, "MEM-1", "host:h1", Some(RepairOutcome::Verified))];
+        let proved = [
+            ledger[0].clone(),
+            spent(60, "MEM-1", "host:h1", Some(RepairOutcome::Verified)),
+        ];
         assert!(!judged(&proved, 95).why().contains("did not prove itself"));
     }
 
@@ -182,11 +244,17 @@ mod tests {
     fn the_site_waits() {
         let done = Some(RepairOutcome::Verified);
         let ledger: Vec<_> = (0..3).map(|n| spent(n, "RMQ-2", "host:h9", done)).collect();
-        assert_eq!(judged(&ledger, 10), Gate::Hold {
-            until: at(60),
-            why: "3 repairs on this site within 60 min, the budget is 3".into(),
-        });
-        let running = [spent(0, "RMQ-2", "host:h8", None), spent(1, "RMQ-2", "host:h9", None)];
+        assert_eq!(
+            judged(&ledger, 10),
+            Gate::Hold {
+                until: at(60),
+                why: "3 repairs on this site within 60 min, the budget is 3".into(),
+            }
+        );
+        let running = [
+            spent(0, "RMQ-2", "host:h8", None),
+            spent(1, "RMQ-2", "host:h9", None),
+        ];
         assert!(judged(&running, 2).why().contains("at most 2 at once"));
     }
 }

@@ -13,9 +13,13 @@ use serde_json::Value;
 use crate::budget::Budget;
 
 /// For example `RMQ-1`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
-pub struct RunbookId(#[schemars(regex(pattern = r"^[A-Z][A-Z0-9]{1,15}-[0-9]{1,3}[A-Z]?$"))] pub String);
+pub struct RunbookId(
+    #[schemars(regex(pattern = r"^[A-Z][A-Z0-9]{1,15}-[0-9]{1,3}[A-Z]?$"))] pub String,
+);
 
 impl fmt::Display for RunbookId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,7 +41,8 @@ impl Span {
     }
 
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("expected a time like 30s, 10m, 2h or 1d, at most 7d; found {text:?}");
+        let wrong =
+            || format!("expected a time like 30s, 10m, 2h or 1d, at most 7d; found {text:?}");
         let unit = text.chars().last().ok_or_else(wrong)?;
         let factor = match unit {
             's' => 1,
@@ -47,7 +52,9 @@ impl Span {
             _ => return Err(wrong()),
         };
         let number: u32 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-        let seconds = number.checked_mul(factor).filter(|seconds| *seconds <= SPAN_MAX_SECONDS);
+        let seconds = number
+            .checked_mul(factor)
+            .filter(|seconds| *seconds <= SPAN_MAX_SECONDS);
         seconds.map(Self::seconds).ok_or_else(wrong)
     }
 }
@@ -121,6 +128,8 @@ pub struct Runbook {
     pub alerts: Vec<String>,
     pub lock: Lock,
     pub blast: Blast,
+    /// Roles whose hosts are broken, and so count for the blast radius.
+    pub affects: Vec<String>,
     /// Probes asked before deciding.
     pub evidence: Vec<String>,
     /// A named decision.
@@ -221,7 +230,9 @@ pub fn placeholder(text: &str) -> Option<&str> {
 /// A setting as decisions read it: times become seconds.
 pub fn normalised(value: &Value) -> Value {
     match value {
-        Value::String(text) => Span::parse(text).map_or_else(|_| value.clone(), |span| span.0.0.into()),
+        Value::String(text) => {
+            Span::parse(text).map_or_else(|_| value.clone(), |span| span.0.0.into())
+        }
         other => other.clone(),
     }
 }
@@ -232,10 +243,26 @@ mod tests {
 
     #[test]
     fn times() {
-        for (text, seconds) in [("30s", 30), ("10m", 600), ("2h", 7_200), ("7d", 604_800), ("0s", 0)] {
+        for (text, seconds) in [
+            ("30s", 30),
+            ("10m", 600),
+            ("2h", 7_200),
+            ("7d", 604_800),
+            ("0s", 0),
+        ] {
             assert_eq!(Span::parse(text), Ok(Span::seconds(seconds)));
         }
-        for text in ["", "s", "10", "1.5h", "-1s", "8d", "99999999d", "10 m", "1ä"] {
+        for text in [
+            "",
+            "s",
+            "10",
+            "1.5h",
+            "-1s",
+            "8d",
+            "99999999d",
+            "10 m",
+            "1ä",
+        ] {
             assert!(Span::parse(text).is_err(), "{text}");
         }
     }

@@ -4,9 +4,15 @@
 //! `healer`, behind ports. The crate knows nothing of chat or stores.
 
 pub mod budget;
+pub mod compile;
+pub mod decide;
 pub mod decision;
 pub mod format;
 pub mod gate;
+pub mod healer;
+pub mod incident;
+pub mod library;
+pub mod matching;
 pub mod storm;
 pub mod topology;
 pub mod trust;

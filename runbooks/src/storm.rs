@@ -18,9 +18,14 @@ pub const COOL_DOWN: SignedDuration = SignedDuration::from_mins(15);
 pub enum Storm {
     #[default]
     Calm,
-    Raging { since: Timestamp },
+    Raging {
+        since: Timestamp,
+    },
     /// Below all thresholds since `quiet_since`.
-    CoolingDown { since: Timestamp, quiet_since: Timestamp },
+    CoolingDown {
+        since: Timestamp,
+        quiet_since: Timestamp,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -35,7 +40,9 @@ pub struct Weather {
 
 impl Weather {
     fn stormy(&self, limits: &StormLimits) -> bool {
-        self.new_alerts >= limits.alerts || self.unhealthy_services >= limits.clusters || self.monitoring_lost
+        self.new_alerts >= limits.alerts
+            || self.unhealthy_services >= limits.clusters
+            || self.monitoring_lost
     }
 }
 
@@ -49,7 +56,11 @@ pub struct StormLimits {
 
 impl Default for StormLimits {
     fn default() -> Self {
-        Self { alerts: ALERTS, clusters: CLUSTERS, cool_down_seconds: COOL_DOWN.as_secs() }
+        Self {
+            alerts: ALERTS,
+            clusters: CLUSTERS,
+            cool_down_seconds: COOL_DOWN.as_secs(),
+        }
     }
 }
 
@@ -58,8 +69,13 @@ pub fn judge(storm: Storm, weather: &Weather, limits: &StormLimits, now: Timesta
     match (storm, weather.stormy(limits)) {
         (Storm::Calm, false) => Storm::Calm,
         (Storm::Calm, true) => Storm::Raging { since: now },
-        (Storm::Raging { since } | Storm::CoolingDown { since, .. }, true) => Storm::Raging { since },
-        (Storm::Raging { since }, false) => Storm::CoolingDown { since, quiet_since: now },
+        (Storm::Raging { since } | Storm::CoolingDown { since, .. }, true) => {
+            Storm::Raging { since }
+        }
+        (Storm::Raging { since }, false) => Storm::CoolingDown {
+            since,
+            quiet_since: now,
+        },
         (Storm::CoolingDown { quiet_since, .. }, false)
             if now.duration_since(quiet_since).as_secs() >= limits.cool_down_seconds =>
         {
@@ -76,13 +92,28 @@ mod tests {
     #[test]
     fn a_storm_ends_only_after_the_whole_cool_down() {
         let at = |minute: i64| Timestamp::from_second(minute * 60).unwrap();
-        let calm = Weather { new_alerts: 19, unhealthy_services: 2, monitoring_lost: false };
+        let calm = Weather {
+            new_alerts: 19,
+            unhealthy_services: 2,
+            monitoring_lost: false,
+        };
         let stormy = [
-            Weather { new_alerts: 20, ..calm.clone() },
-            Weather { unhealthy_services: 3, ..calm.clone() },
-            Weather { monitoring_lost: true, ..calm.clone() },
+            Weather {
+                new_alerts: 20,
+                ..calm.clone()
+            },
+            Weather {
+                unhealthy_services: 3,
+                ..calm.clone()
+            },
+            Weather {
+                monitoring_lost: true,
+                ..calm.clone()
+            },
         ];
-        let next = |storm, weather: &Weather, minute| judge(storm, weather, &StormLimits::default(), at(minute));
+        let next = |storm, weather: &Weather, minute| {
+            judge(storm, weather, &StormLimits::default(), at(minute))
+        };
         assert_eq!(next(Storm::Calm, &calm, 0), Storm::Calm);
         for weather in &stormy {
             let storm = next(Storm::Calm, weather, 0);

@@ -31,7 +31,9 @@ impl Topology {
         if service.as_str() == HOST_SERVICE {
             return Some(self.hosts.keys().cloned().collect());
         }
-        self.services.get(service).map(|deployed| deployed.members.clone())
+        self.services
+            .get(service)
+            .map(|deployed| deployed.members.clone())
     }
 
     pub fn setting(&self, service: &ServiceName, name: &str) -> Option<&serde_json::Value> {
@@ -46,10 +48,15 @@ impl Topology {
     /// nobody: a label is compared, never interpreted.
     pub fn host_named(&self, value: &str) -> Option<&HostName> {
         let bare = match value.rsplit_once(':') {
-            Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => host,
+            Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
+                host
+            }
             _ => value,
         };
-        let bare = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(bare);
+        let bare = bare
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .unwrap_or(bare);
         self.hosts
             .iter()
             .find(|(name, address)| name.as_str() == bare || address.as_str() == bare)
@@ -72,12 +79,25 @@ mod tests {
             .into(),
             services: BTreeMap::new(),
         };
-        let named = |value: &str| topology.host_named(value).map(|host| host.as_str().to_owned());
+        let named = |value: &str| {
+            topology
+                .host_named(value)
+                .map(|host| host.as_str().to_owned())
+        };
         for value in ["ctl1", "ctl1:9100", "10.77.0.11", "10.77.0.11:9104"] {
             assert_eq!(named(value).as_deref(), Some("ctl1"), "{value}");
         }
         assert_eq!(named("[fd00::12]:9100").as_deref(), Some("ctl2"));
-        for value in ["", "ctl", "ctl11", "10.77.0.1", "ctl1.example.org", "ctl1:x", "ctl1;reboot", ":9100"] {
+        for value in [
+            "",
+            "ctl",
+            "ctl11",
+            "10.77.0.1",
+            "ctl1.example.org",
+            "ctl1:x",
+            "ctl1;reboot",
+            ":9100",
+        ] {
             assert_eq!(named(value), None, "{value}");
         }
     }

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::budget::RepairOutcome;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Decides and records, does nothing.
@@ -25,23 +27,39 @@ pub const SUCCESSES: usize = 3;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "suggestion", rename_all = "snake_case")]
 pub enum Suggestion {
-    Keep { why: String },
-    Promote { to: Mode, why: String },
+    Keep {
+        why: String,
+    },
+    Promote {
+        to: Mode,
+        why: String,
+    },
     /// Not a suggestion: it is applied.
-    Demote { to: Mode, why: String },
+    Demote {
+        to: Mode,
+        why: String,
+    },
 }
 
 /// Pure. `outcomes`: newest first. `drilled`: when its drill last passed here.
 pub fn judge(mode: Mode, outcomes: &[RepairOutcome], drilled: Option<Timestamp>) -> Suggestion {
     let proved = |one: &&RepairOutcome| **one == RepairOutcome::Verified;
-    let streak = outcomes.iter().filter(|one| **one != RepairOutcome::Refused).take_while(proved).count();
-    let failed = outcomes.iter().find(|one| **one != RepairOutcome::Refused) == Some(&RepairOutcome::Unverified);
+    let streak = outcomes
+        .iter()
+        .filter(|one| **one != RepairOutcome::Refused)
+        .take_while(proved)
+        .count();
+    let failed = outcomes.iter().find(|one| **one != RepairOutcome::Refused)
+        == Some(&RepairOutcome::Unverified);
     match mode {
         Mode::Auto if failed => Suggestion::Demote {
             to: Mode::Ask,
             why: "the last repair was not proven".to_owned(),
         },
-        Mode::Shadow if drilled.is_some() => Suggestion::Promote { to: Mode::Ask, why: "its drill has passed".to_owned() },
+        Mode::Shadow if drilled.is_some() => Suggestion::Promote {
+            to: Mode::Ask,
+            why: "its drill has passed".to_owned(),
+        },
         Mode::Ask if streak >= SUCCESSES && drilled.is_some() => Suggestion::Promote {
             to: Mode::Auto,
             why: format!("{streak} repairs in a row were proven and its drill has passed"),
@@ -49,7 +67,11 @@ pub fn judge(mode: Mode, outcomes: &[RepairOutcome], drilled: Option<Timestamp>)
         _ => Suggestion::Keep {
             why: format!(
                 "{streak} of {SUCCESSES} proven repairs in a row, drill {}",
-                if drilled.is_some() { "passed" } else { "not passed" }
+                if drilled.is_some() {
+                    "passed"
+                } else {
+                    "not passed"
+                }
             ),
         },
     }
@@ -61,7 +83,9 @@ pub fn outcome(result: &JobResult, acted: bool) -> RepairOutcome {
         JobResult::Succeeded => RepairOutcome::Verified,
         JobResult::Cancelled { .. } if !acted => RepairOutcome::Cancelled,
         JobResult::Refused { .. } if !acted => RepairOutcome::Refused,
-        JobResult::Failed { .. } | JobResult::Cancelled { .. } | JobResult::Refused { .. } => RepairOutcome::Unverified,
+        JobResult::Failed { .. } | JobResult::Cancelled { .. } | JobResult::Refused { .. } => {
+            RepairOutcome::Unverified
+        }
     }
 }
 
@@ -77,10 +101,30 @@ mod tests {
             Suggestion::Promote { to, .. } | Suggestion::Demote { to, .. } => Some(to),
             Suggestion::Keep { .. } => None,
         };
-        assert_eq!(promoted(Mode::Ask, &[Verified, Refused, Verified, Verified], drilled), Some(Mode::Auto));
-        assert_eq!(promoted(Mode::Ask, &[Verified, Verified, Verified], None), None);
-        assert_eq!(promoted(Mode::Ask, &[Verified, Unverified, Verified, Verified], drilled), None);
-        assert_eq!(promoted(Mode::Auto, &[Unverified, Verified, Verified, Verified], drilled), Some(Mode::Ask));
+        assert_eq!(
+            promoted(Mode::Ask, &[Verified, Refused, Verified, Verified], drilled),
+            Some(Mode::Auto)
+        );
+        assert_eq!(
+            promoted(Mode::Ask, &[Verified, Verified, Verified], None),
+            None
+        );
+        assert_eq!(
+            promoted(
+                Mode::Ask,
+                &[Verified, Unverified, Verified, Verified],
+                drilled
+            ),
+            None
+        );
+        assert_eq!(
+            promoted(
+                Mode::Auto,
+                &[Unverified, Verified, Verified, Verified],
+                drilled
+            ),
+            Some(Mode::Ask)
+        );
         assert_eq!(promoted(Mode::Auto, &[Refused, Verified], drilled), None);
         assert_eq!(promoted(Mode::Shadow, &[], drilled), Some(Mode::Ask));
     }

@@ -7,24 +7,46 @@ use crate::decision::{
 };
 
 fn crashed(positions: &[i64]) -> Case {
-    let mut case = Case::new("galera.cluster_crash", "mariadb", positions.len()).setting("observe", json!(60));
+    let mut case =
+        Case::new("galera.cluster_crash", "mariadb", positions.len()).setting("observe", json!(60));
     for (n, position) in positions.iter().enumerate() {
         let name = format!("h{}", n + 1);
         stopped(&mut case, &name);
         case.set(GVWSTATE, &name, &Gvwstate::Missing);
-        case.set(RECOVERED, &name, &Recovered { uuid: CLUSTER.into(), seqno: *position });
+        case.set(
+            RECOVERED,
+            &name,
+            &Recovered {
+                uuid: CLUSTER.into(),
+                seqno: *position,
+            },
+        );
     }
     case
 }
 
 fn remember(case: &mut Case, name: &str, members: u32) {
-    case.set(GVWSTATE, name, &Gvwstate::Present { my_uuid: CLUSTER.into(), members });
+    case.set(
+        GVWSTATE,
+        name,
+        &Gvwstate::Present {
+            my_uuid: CLUSTER.into(),
+            members,
+        },
+    );
 }
 
 #[test]
 fn the_highest_proven_position_starts_and_a_tie_goes_to_the_first_name() {
     let case = crashed(&[14, 18, 17]);
-    assert_eq!(case.roles(), [("chosen".to_owned(), vec!["h2".to_owned()]), ("others".into(), vec!["h1".into(), "h3".into()])].into());
+    assert_eq!(
+        case.roles(),
+        [
+            ("chosen".to_owned(), vec!["h2".to_owned()]),
+            ("others".into(), vec!["h1".into(), "h3".into()])
+        ]
+        .into()
+    );
     assert_eq!(crashed(&[14, 18, 18]).roles()["chosen"], ["h2"]);
     assert_eq!(crashed(&[0, 0, 0]).roles()["chosen"], ["h1"]);
 }
@@ -41,10 +63,20 @@ fn members_that_remember_each_other_are_just_started() {
     for name in ["h1", "h2", "h3"] {
         remember(&mut case, name, 3);
     }
-    assert_eq!(case.roles(), [("together".to_owned(), vec!["h1".to_owned(), "h2".into(), "h3".into()])].into());
+    assert_eq!(
+        case.roles(),
+        [(
+            "together".to_owned(),
+            vec!["h1".to_owned(), "h2".into(), "h3".into()]
+        )]
+        .into()
+    );
     obeys_the_laws(&case, &[]);
     remember(&mut case, "h3", 2);
-    assert!(matches!(case.verdict(), Verdict::More { asks, .. } if asks.len() == 3), "one saw a smaller component");
+    assert!(
+        matches!(case.verdict(), Verdict::More { asks, .. } if asks.len() == 3),
+        "one saw a smaller component"
+    );
 }
 
 #[test]

@@ -8,7 +8,8 @@ use crate::decision::{
 
 /// Positions of members that answer outside a primary component; `None`: stopped, with 30 recovered.
 fn lost(positions: &[Option<i64>]) -> Case {
-    let mut case = Case::new("galera.no_primary", "mariadb", positions.len()).setting("remerge", json!(120));
+    let mut case =
+        Case::new("galera.no_primary", "mariadb", positions.len()).setting("remerge", json!(120));
     let size = positions.iter().flatten().count() as u32;
     for (n, position) in positions.iter().enumerate() {
         let name = format!("h{}", n + 1);
@@ -25,7 +26,14 @@ fn lost(positions: &[Option<i64>]) -> Case {
             }
             None => {
                 stopped(&mut case, &name);
-                case.set(RECOVERED, &name, &Recovered { uuid: CLUSTER.into(), seqno: 30 });
+                case.set(
+                    RECOVERED,
+                    &name,
+                    &Recovered {
+                        uuid: CLUSTER.into(),
+                        seqno: 30,
+                    },
+                );
             }
         }
     }
@@ -35,13 +43,20 @@ fn lost(positions: &[Option<i64>]) -> Case {
 #[test]
 fn the_most_advanced_is_chosen_and_a_tie_goes_to_the_first_name() {
     let case = lost(&[Some(40), Some(42), None]);
-    assert_eq!(case.roles(), [
-        ("chosen".to_owned(), vec!["h2".to_owned()]),
-        ("others".into(), vec!["h1".into()]),
-        ("stopped".into(), vec!["h3".into()]),
-    ].into());
+    assert_eq!(
+        case.roles(),
+        [
+            ("chosen".to_owned(), vec!["h2".to_owned()]),
+            ("others".into(), vec!["h1".into()]),
+            ("stopped".into(), vec!["h3".into()]),
+        ]
+        .into()
+    );
     assert_eq!(lost(&[Some(42), Some(42)]).roles()["chosen"], ["h1"]);
-    assert_eq!(lost(&[Some(37), None]).roles().keys().collect::<Vec<_>>(), ["chosen", "stopped"]);
+    assert_eq!(
+        lost(&[Some(37), None]).roles().keys().collect::<Vec<_>>(),
+        ["chosen", "stopped"]
+    );
 }
 
 #[test]
@@ -53,10 +68,18 @@ fn laws() {
 fn stopped_members_are_asked_for_their_position_only_when_all_else_is_clear() {
     let mut case = lost(&[Some(40), Some(42), None]);
     case.readings.by_probe.remove(RECOVERED);
-    let Verdict::More { asks, .. } = case.verdict() else { panic!("{:?}", case.verdict()) };
+    let Verdict::More { asks, .. } = case.verdict() else {
+        panic!("{:?}", case.verdict())
+    };
     assert_eq!(asks.len(), 1);
-    assert_eq!((asks[0].probe.as_str(), asks[0].host.as_str()), (RECOVERED, "h3"));
-    assert!(matches!(case.verdict_at_first_sight(), Verdict::Hold { .. }));
+    assert_eq!(
+        (asks[0].probe.as_str(), asks[0].host.as_str()),
+        (RECOVERED, "h3")
+    );
+    assert!(matches!(
+        case.verdict_at_first_sight(),
+        Verdict::Hold { .. }
+    ));
 }
 
 #[rstest::rstest]

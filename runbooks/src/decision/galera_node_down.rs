@@ -6,8 +6,9 @@ use deploy_engine::{
     model::HostName,
     probe::{
         galera::{
-            self, BOOTSTRAP_ENVIRONMENT, BOOTSTRAP_LEFTOVERS, BootstrapLeftovers, ClusterStatus, DATA_SIZE, GRASTATE,
-            Grastate, LocalState, PROCESSES, Processes, SST_MARKER, STATUS, Status, Wsrep, ZERO_UUID,
+            self, BOOTSTRAP_ENVIRONMENT, BOOTSTRAP_LEFTOVERS, BootstrapLeftovers, ClusterStatus,
+            DATA_SIZE, GRASTATE, Grastate, LocalState, PROCESSES, Processes, SST_MARKER, STATUS,
+            Status, Wsrep, ZERO_UUID,
         },
         host::{FILESYSTEM, UNITS},
     },
@@ -31,7 +32,15 @@ pub static DECISION: Entry = Entry {
     roles: &[Role::always("down"), Role::always("synced")],
     parameters: &[],
     evidence: &[
-        STATUS, PROCESSES, GRASTATE, SST_MARKER, BOOTSTRAP_LEFTOVERS, BOOTSTRAP_ENVIRONMENT, DATA_SIZE, UNITS, FILESYSTEM,
+        STATUS,
+        PROCESSES,
+        GRASTATE,
+        SST_MARKER,
+        BOOTSTRAP_LEFTOVERS,
+        BOOTSTRAP_ENVIRONMENT,
+        DATA_SIZE,
+        UNITS,
+        FILESYSTEM,
     ],
     settings: &["confirm"],
     facts,
@@ -49,13 +58,20 @@ pub(super) fn split(input: &Input<'_>) -> Result<Split, Verdict> {
     if input.members.len() < 2 {
         return Err(elsewhere("one server alone is no cluster"));
     }
-    let mut split = Split { answering: BTreeMap::new(), silent: Vec::new() };
+    let mut split = Split {
+        answering: BTreeMap::new(),
+        silent: Vec::new(),
+    };
     for (host, status) in input.of_all::<Status>(STATUS)? {
         match status {
             Status::NotAnswering { .. } => split.silent.push(host),
             Status::Answering(server) => match server.wsrep {
                 Some(wsrep) => split.answering.insert(host, wsrep).map_or((), drop),
-                None => return Err(refuse(format!("{host} runs without replication (wsrep_on is OFF)"))),
+                None => {
+                    return Err(refuse(format!(
+                        "{host} runs without replication (wsrep_on is OFF)"
+                    )));
+                }
             },
         }
     }
@@ -95,23 +111,42 @@ fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
         names(&split.silent)
     );
     let synced = split.answering.into_keys().collect();
-    let roles = BTreeMap::from([("down".to_owned(), split.silent), ("synced".to_owned(), synced)]);
-    Ok(Act { roles, parameters: BTreeMap::new(), why })
+    let roles = BTreeMap::from([
+        ("down".to_owned(), split.silent),
+        ("synced".to_owned(), synced),
+    ]);
+    Ok(Act {
+        roles,
+        parameters: BTreeMap::new(),
+        why,
+    })
 }
 
 /// A strict majority is Primary and Synced, and all that answer are in one component. Returns its identity.
 fn majority_serves(input: &Input<'_>, split: &Split) -> Result<String, Verdict> {
-    let primary = split.answering.values().filter(|one| one.cluster_status == ClusterStatus::Primary).count();
+    let primary = split
+        .answering
+        .values()
+        .filter(|one| one.cluster_status == ClusterStatus::Primary)
+        .count();
     if primary == 0 {
         return Err(elsewhere("no member is in a primary component"));
     }
     let (all, needed) = (input.members.len(), majority(input.members.len()));
-    if let Some((host, donor)) = split.answering.iter().find(|(_, one)| one.local_state == LocalState::Donor) {
-        return Err(input.hold(format!("{host} is {:?}: a state transfer or a backup runs", donor.local_state)));
+    if let Some((host, donor)) = split
+        .answering
+        .iter()
+        .find(|(_, one)| one.local_state == LocalState::Donor)
+    {
+        return Err(input.hold(format!(
+            "{host} is {:?}: a state transfer or a backup runs",
+            donor.local_state
+        )));
     }
     let mut component: Option<(&HostName, &Wsrep)> = None;
     for (host, one) in &split.answering {
-        let serves = one.cluster_status == ClusterStatus::Primary && one.local_state == LocalState::Synced;
+        let serves =
+            one.cluster_status == ClusterStatus::Primary && one.local_state == LocalState::Synced;
         if !(serves && one.ready && one.connected) {
             return Err(refuse(format!(
                 "{host} is {:?} and {:?}, ready {}: expected every answering member Primary and Synced",
@@ -124,20 +159,29 @@ fn majority_serves(input: &Input<'_>, split: &Split) -> Result<String, Verdict> 
             (&reference.cluster_state_uuid, reference.cluster_conf_id),
         );
         if here != there {
-            return Err(refuse(format!("{first} and {host} are in different components: {there:?} and {here:?}")));
+            return Err(refuse(format!(
+                "{first} and {host} are in different components: {there:?} and {here:?}"
+            )));
         }
     }
     if split.answering.len() < needed {
-        return Err(refuse(format!("{} of {all} members serve, expected at least {needed}", split.answering.len())));
+        return Err(refuse(format!(
+            "{} of {all} members serve, expected at least {needed}",
+            split.answering.len()
+        )));
     }
-    Ok(component.map(|(_, one)| one.cluster_state_uuid.clone()).unwrap_or_default())
+    Ok(component
+        .map(|(_, one)| one.cluster_state_uuid.clone())
+        .unwrap_or_default())
 }
 
 /// No backup and no state transfer runs there, and a server that does not answer is not on its way up.
 pub(super) fn no_transfer(input: &Input<'_>, host: &HostName) -> Result<Processes, Verdict> {
     let processes: Processes = input.known(PROCESSES, host)?;
     match processes.transfers.first() {
-        Some(transfer) => Err(input.hold(format!("{transfer} runs on {host}: a state transfer or a backup"))),
+        Some(transfer) => Err(input.hold(format!(
+            "{transfer} runs on {host}: a state transfer or a backup"
+        ))),
         None => Ok(processes),
     }
 }
@@ -145,12 +189,16 @@ pub(super) fn no_transfer(input: &Input<'_>, host: &HostName) -> Result<Processe
 /// Nothing on a stopped member would make its ordinary start form a cluster of its own, or start from a broken copy.
 pub(super) fn nothing_left_over(input: &Input<'_>, host: &HostName) -> Result<(), Verdict> {
     if input.known::<bool>(SST_MARKER, host)? {
-        return Err(refuse(format!("{host}: a state transfer to it was interrupted (sst_in_progress is there)")));
+        return Err(refuse(format!(
+            "{host}: a state transfer to it was interrupted (sst_in_progress is there)"
+        )));
     }
     for probe in [BOOTSTRAP_LEFTOVERS, BOOTSTRAP_ENVIRONMENT] {
         let leftovers: BootstrapLeftovers = input.known(probe, host)?;
         if let Some(found) = leftovers.found.first() {
-            return Err(refuse(format!("{host} would form a cluster of its own: {found}")));
+            return Err(refuse(format!(
+                "{host} would form a cluster of its own: {found}"
+            )));
         }
     }
     Ok(())
@@ -173,7 +221,9 @@ fn may_join(input: &Input<'_>, host: &HostName, cluster: &str) -> Result<(), Ver
     nothing_left_over(input, host)?;
     match input.known::<Grastate>(GRASTATE, host)? {
         Grastate::Present { uuid, .. } if uuid != cluster && uuid != ZERO_UUID => {
-            Err(refuse(format!("{host} belongs to another cluster: its state is of {uuid}, the others are {cluster}")))
+            Err(refuse(format!(
+                "{host} belongs to another cluster: its state is of {uuid}, the others are {cluster}"
+            )))
         }
         Grastate::Present { .. } | Grastate::Missing => Ok(()),
     }

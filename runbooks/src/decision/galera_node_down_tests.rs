@@ -25,11 +25,17 @@ pub(in crate::decision) fn wsrep(size: u32, committed: i64) -> Wsrep {
 }
 
 pub(in crate::decision) fn answering(wsrep: Wsrep) -> Status {
-    Status::Answering(Server { version: "10.11.19".into(), uptime_seconds: 500, wsrep: Some(wsrep) })
+    Status::Answering(Server {
+        version: "10.11.19".into(),
+        uptime_seconds: 500,
+        wsrep: Some(wsrep),
+    })
 }
 
 pub(in crate::decision) fn silent() -> Status {
-    Status::NotAnswering { error: "ERROR 2002 (HY000)".into() }
+    Status::NotAnswering {
+        error: "ERROR 2002 (HY000)".into(),
+    }
 }
 
 /// What a stopped member shows.
@@ -40,13 +46,25 @@ pub(in crate::decision) fn stopped(case: &mut Case, name: &str) {
     case.set(SST_MARKER, name, &false);
     case.set(BOOTSTRAP_LEFTOVERS, name, &BootstrapLeftovers::default());
     case.set(BOOTSTRAP_ENVIRONMENT, name, &BootstrapLeftovers::default());
-    let state = Grastate::Present { uuid: CLUSTER.into(), seqno: -1, safe_to_bootstrap: false };
+    let state = Grastate::Present {
+        uuid: CLUSTER.into(),
+        seqno: -1,
+        safe_to_bootstrap: false,
+    };
     case.set(GRASTATE, name, &state);
 }
 
 pub(in crate::decision) fn a_server() -> Processes {
-    let server = ServerProcess { pid: 9, running_seconds: 20, new_cluster: false, recovering: false };
-    Processes { servers: vec![server], transfers: vec![] }
+    let server = ServerProcess {
+        pid: 9,
+        running_seconds: 20,
+        new_cluster: false,
+        recovering: false,
+    };
+    Processes {
+        servers: vec![server],
+        transfers: vec![],
+    }
 }
 
 fn down(count: usize, down: usize) -> Case {
@@ -68,7 +86,14 @@ fn down(count: usize, down: usize) -> Case {
 #[test]
 fn laws() {
     let case = down(3, 1);
-    assert_eq!(case.roles(), [("down".into(), vec!["h3".into()]), ("synced".into(), vec!["h1".into(), "h2".into()])].into());
+    assert_eq!(
+        case.roles(),
+        [
+            ("down".into(), vec!["h3".into()]),
+            ("synced".into(), vec!["h1".into(), "h2".into()])
+        ]
+        .into()
+    );
     obeys_the_laws(&case, &[(FILESYSTEM, "h1"), (FILESYSTEM, "h2")]);
 }
 

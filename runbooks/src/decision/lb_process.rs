@@ -42,7 +42,10 @@ fn down(input: &Input<'_>) -> Result<Vec<HostName>, Verdict> {
 }
 
 fn facts(input: &Input<'_>) -> Facts {
-    down(input).map(|down| ("the set of balancers that are down", names(&down))).into_iter().collect()
+    down(input)
+        .map(|down| ("the set of balancers that are down", names(&down)))
+        .into_iter()
+        .collect()
 }
 
 fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
@@ -54,7 +57,10 @@ fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
         input.is_startable(host, UNIT)?;
         let check: ConfigCheck = input.known(CONFIG_CHECK, host)?;
         if !check.valid {
-            return Err(refuse(format!("{host}: HAProxy would not start: {}", check.message)));
+            return Err(refuse(format!(
+                "{host}: HAProxy would not start: {}",
+                check.message
+            )));
         }
     }
     for host in input.members.iter().filter(|host| !down.contains(host)) {
@@ -62,8 +68,15 @@ fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
     }
     address_is_served(input, &down)?;
     input.steadily("the set of balancers that are down", "confirm")?;
-    let why = format!("HAProxy on {} is down, its configuration is valid, the others serve", names(&down));
-    Ok(Act { roles: BTreeMap::from([("down".to_owned(), down)]), parameters: BTreeMap::new(), why })
+    let why = format!(
+        "HAProxy on {} is down, its configuration is valid, the others serve",
+        names(&down)
+    );
+    Ok(Act {
+        roles: BTreeMap::from([("down".to_owned(), down)]),
+        parameters: BTreeMap::new(),
+        why,
+    })
 }
 
 /// Where there is a virtual address, it is on exactly one member, and that one serves; a missing address is LB-2's.
@@ -72,12 +85,21 @@ fn address_is_served(input: &Input<'_>, down: &[HostName]) -> Result<(), Verdict
         return Ok(());
     }
     let on = input.of_all::<VipOnHost>(VIP_HOLDERS)?;
-    let holders: Vec<&HostName> = on.iter().filter(|(_, on)| on.holds).map(|(host, _)| host).collect();
+    let holders: Vec<&HostName> = on
+        .iter()
+        .filter(|(_, on)| on.holds)
+        .map(|(host, _)| host)
+        .collect();
     match holders[..] {
         [] => Err(input.hold("nobody has the virtual address: that is repaired first")),
-        [one] if down.contains(one) => Err(input.hold(format!("the virtual address is still on {one}: it should move"))),
+        [one] if down.contains(one) => Err(input.hold(format!(
+            "the virtual address is still on {one}: it should move"
+        ))),
         [_] => Ok(()),
-        _ => Err(refuse(format!("{} have the virtual address at once", names(holders)))),
+        _ => Err(refuse(format!(
+            "{} have the virtual address at once",
+            names(holders)
+        ))),
     }
 }
 

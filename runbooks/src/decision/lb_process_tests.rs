@@ -8,16 +8,49 @@ use crate::{
 
 fn one_down() -> Case {
     let mut case = Case::new("lb.process", "haproxy", 3).setting("confirm", json!(30));
-    let keepalived = Deployed { members: case.members.clone(), settings: BTreeMap::new() };
-    case.topology.services.insert("keepalived".parse().unwrap(), keepalived);
+    let keepalived = Deployed {
+        members: case.members.clone(),
+        settings: BTreeMap::new(),
+    };
+    case.topology
+        .services
+        .insert("keepalived".parse().unwrap(), keepalived);
     for (n, runs) in [(1, true), (2, true), (3, false)] {
         let name = format!("h{n}");
-        case.set(UNITS, &name, &units(&[(UNIT, if runs { "active" } else { "failed" })]));
-        case.set(VIP_HOLDERS, &name, &VipOnHost { holds: n == 1, interfaces: BTreeMap::new() });
+        case.set(
+            UNITS,
+            &name,
+            &units(&[(UNIT, if runs { "active" } else { "failed" })]),
+        );
+        case.set(
+            VIP_HOLDERS,
+            &name,
+            &VipOnHost {
+                holds: n == 1,
+                interfaces: BTreeMap::new(),
+            },
+        );
         if runs {
-            case.set(INFO, &name, &Info { version: "2.6".into(), pid: 1, uptime_seconds: 9, curr_conns: 0, stopping: false });
+            case.set(
+                INFO,
+                &name,
+                &Info {
+                    version: "2.6".into(),
+                    pid: 1,
+                    uptime_seconds: 9,
+                    curr_conns: 0,
+                    stopping: false,
+                },
+            );
         } else {
-            case.set(CONFIG_CHECK, &name, &ConfigCheck { valid: true, message: String::new() });
+            case.set(
+                CONFIG_CHECK,
+                &name,
+                &ConfigCheck {
+                    valid: true,
+                    message: String::new(),
+                },
+            );
         }
     }
     case

@@ -43,7 +43,10 @@ fn down(input: &Input<'_>) -> Result<Vec<HostName>, Verdict> {
 }
 
 fn facts(input: &Input<'_>) -> Facts {
-    down(input).map(|down| ("the set of caches that are down", names(&down))).into_iter().collect()
+    down(input)
+        .map(|down| ("the set of caches that are down", names(&down)))
+        .into_iter()
+        .collect()
 }
 
 fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
@@ -66,13 +69,23 @@ fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
         let up = SignedDuration::from_secs(i64::try_from(stats.uptime_seconds).unwrap_or(i64::MAX));
         if up < quiet {
             let until = input.now.saturating_add(quiet - up).unwrap_or(input.soon());
-            let why = format!("the cache on {other} is cold: started {} s ago, expected {} s", up.as_secs(), quiet.as_secs());
+            let why = format!(
+                "the cache on {other} is cold: started {} s ago, expected {} s",
+                up.as_secs(),
+                quiet.as_secs()
+            );
             return Err(Verdict::Hold { until, why });
         }
     }
     input.steadily("the set of caches that are down", "confirm")?;
-    let why = format!("{host} is down and its unit will not come back by itself; the others answer and are warm");
-    Ok(Act { roles: BTreeMap::from([("down".to_owned(), down)]), parameters: BTreeMap::new(), why })
+    let why = format!(
+        "{host} is down and its unit will not come back by itself; the others answer and are warm"
+    );
+    Ok(Act {
+        roles: BTreeMap::from([("down".to_owned(), down)]),
+        parameters: BTreeMap::new(),
+        why,
+    })
 }
 
 #[cfg(test)]

@@ -4,14 +4,27 @@ use super::*;
 use crate::decision::testing::{Case, expect, obeys_the_laws, units};
 
 fn down(count: usize, down: usize) -> Case {
-    let mut case = Case::new("memcached.down", "memcached", count).setting("confirm", json!(30)).setting("quiet", json!(1_800));
+    let mut case = Case::new("memcached.down", "memcached", count)
+        .setting("confirm", json!(30))
+        .setting("quiet", json!(1_800));
     for n in 1..=count {
         let name = format!("h{n}");
         let runs = n <= count - down;
-        case.set(UNITS, &name, &units(&[(UNIT, if runs { "active" } else { "inactive" })]));
+        case.set(
+            UNITS,
+            &name,
+            &units(&[(UNIT, if runs { "active" } else { "inactive" })]),
+        );
         if runs {
-            let stats = Stats { version: "1.6.18".into(), uptime_seconds: 9_000, curr_connections: 1, max_connections: 1_024,
-                bytes: 0, limit_maxbytes: 64, evictions: 0 };
+            let stats = Stats {
+                version: "1.6.18".into(),
+                uptime_seconds: 9_000,
+                curr_connections: 1,
+                max_connections: 1_024,
+                bytes: 0,
+                limit_maxbytes: 64,
+                evictions: 0,
+            };
             case.set(STATS, &name, &stats);
         }
     }
@@ -41,6 +54,8 @@ fn refusals(#[case] change: fn(&mut Case), #[case] kind: &str, #[case] part: &st
 fn a_cold_neighbour_is_waited_for_exactly() {
     let mut case = down(3, 1);
     case.edit(STATS, "h1", "/uptime_seconds", json!(600));
-    let Verdict::Hold { until, .. } = case.verdict() else { panic!() };
+    let Verdict::Hold { until, .. } = case.verdict() else {
+        panic!()
+    };
     assert_eq!(until, case.now + SignedDuration::from_secs(1_200));
 }

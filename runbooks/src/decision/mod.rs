@@ -3,8 +3,8 @@
 //! Refusing is the default. An unknown reading never leads to an action, an empty role never leaves this module.
 
 mod galera_cluster_crash;
-mod galera_node_down;
 mod galera_no_primary;
+mod galera_node_down;
 mod input;
 mod lb_process;
 mod memcached_down;
@@ -26,7 +26,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use input::{Input, Settings, majority, names};
-pub use steady::{FLAPS, FLAP_WINDOW, Facts, Since, Steady};
+pub use steady::{FLAP_WINDOW, FLAPS, Facts, Since, Steady};
 pub use table::{Entry, Role};
 
 /// Named, non-empty lists of hosts.

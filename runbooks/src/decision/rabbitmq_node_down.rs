@@ -34,7 +34,12 @@ pub static DECISION: Entry = Entry {
 
 fn facts(input: &Input<'_>) -> Facts {
     views(input)
-        .map(|views| ("the set of nodes that are down", names(views.stopped.keys())))
+        .map(|views| {
+            (
+                "the set of nodes that are down",
+                names(views.stopped.keys()),
+            )
+        })
         .into_iter()
         .collect()
 }
@@ -61,29 +66,47 @@ fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
     }
     input.steadily("the set of nodes that are down", "confirm")?;
     let down: Vec<HostName> = views.stopped.keys().cloned().collect();
-    let why = format!("{} run and agree; {} is down and its unit will not come back by itself",
-        names(views.running.keys()), names(&down));
+    let why = format!(
+        "{} run and agree; {} is down and its unit will not come back by itself",
+        names(views.running.keys()),
+        names(&down)
+    );
     let running = views.running.into_keys().collect();
     let roles = BTreeMap::from([("down".to_owned(), down), ("running".to_owned(), running)]);
-    Ok(Act { roles, parameters: BTreeMap::new(), why })
+    Ok(Act {
+        roles,
+        parameters: BTreeMap::new(),
+        why,
+    })
 }
 
 /// Unequal versions mean that somebody upgrades, node by node (gate G4).
 fn one_version(views: &Views) -> Result<(), Verdict> {
-    let versions: std::collections::BTreeSet<&String> =
-        views.running.values().flat_map(|view| view.versions.values()).collect();
+    let versions: std::collections::BTreeSet<&String> = views
+        .running
+        .values()
+        .flat_map(|view| view.versions.values())
+        .collect();
     if versions.len() == 1 {
         return Ok(());
     }
-    Err(refuse(format!("expected one version on all running nodes; found {versions:?}: an upgrade is under way")))
+    Err(refuse(format!(
+        "expected one version on all running nodes; found {versions:?}: an upgrade is under way"
+    )))
 }
 
 /// A node that was reset or renamed would not come back as itself.
 fn still_a_member(views: &Views, host: &HostName) -> Result<(), Verdict> {
     let node = node_name(host);
-    match views.running.iter().find(|(_, view)| !view.disk_nodes.contains(&node)) {
+    match views
+        .running
+        .iter()
+        .find(|(_, view)| !view.disk_nodes.contains(&node))
+    {
         None => Ok(()),
-        Some((by, _)) => Err(refuse(format!("{by} does not count {node} as a member: it was reset or renamed"))),
+        Some((by, _)) => Err(refuse(format!(
+            "{by} does not count {node} as a member: it was reset or renamed"
+        ))),
     }
 }
 
@@ -94,7 +117,9 @@ fn has_room(input: &Input<'_>, host: &HostName) -> Result<(), Verdict> {
     if free >= wanted {
         return Ok(());
     }
-    Err(refuse(format!("{host}: expected at least {wanted} % free for {DATA}; found {free:.0} %")))
+    Err(refuse(format!(
+        "{host}: expected at least {wanted} % free for {DATA}; found {free:.0} %"
+    )))
 }
 
 #[cfg(test)]

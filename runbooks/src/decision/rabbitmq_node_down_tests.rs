@@ -18,17 +18,26 @@ fn down(count: usize, down: usize) -> Case {
             ClusterStatus::Running(ClusterView {
                 cluster_name: "c".into(),
                 disk_nodes: (1..=count).map(node).collect(),
-                versions: running.iter().map(|node| (node.clone(), "3.10.8".to_owned())).collect(),
+                versions: running
+                    .iter()
+                    .map(|node| (node.clone(), "3.10.8".to_owned()))
+                    .collect(),
                 running_nodes: running,
                 partitions: BTreeMap::new(),
                 maintenance_status: BTreeMap::new(),
                 alarms: vec![],
             })
         } else {
-            ClusterStatus::NotRunning { error: "not running at all".into() }
+            ClusterStatus::NotRunning {
+                error: "not running at all".into(),
+            }
         };
         case.set(CLUSTER_STATUS, &name, &status);
-        case.set(UNITS, &name, &units(&[(UNIT, if runs { "active" } else { "failed" })]));
+        case.set(
+            UNITS,
+            &name,
+            &units(&[(UNIT, if runs { "active" } else { "failed" })]),
+        );
         case.set(FILESYSTEM, &name, &filesystems(50));
     }
     case
@@ -38,7 +47,12 @@ fn down(count: usize, down: usize) -> Case {
 fn laws() {
     let case = down(3, 1);
     assert_eq!(case.roles()["down"], ["h3"]);
-    let spare = [(UNITS, "h1"), (UNITS, "h2"), (FILESYSTEM, "h1"), (FILESYSTEM, "h2")];
+    let spare = [
+        (UNITS, "h1"),
+        (UNITS, "h2"),
+        (FILESYSTEM, "h1"),
+        (FILESYSTEM, "h2"),
+    ];
     obeys_the_laws(&case, &spare);
 }
 

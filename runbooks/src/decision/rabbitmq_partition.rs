@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use deploy_engine::probe::rabbitmq::{
-    self, CLUSTER_STATUS, OVERVIEW, Overview, PEERS_TCP, QUEUES, QUORUM_CRITICAL, Queue, QuorumCritical, node_name,
+    self, CLUSTER_STATUS, OVERVIEW, Overview, PEERS_TCP, QUEUES, QUORUM_CRITICAL, Queue,
+    QuorumCritical, node_name,
 };
 
 use super::{
@@ -44,13 +45,18 @@ fn facts(input: &Input<'_>) -> Facts {
 fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
     let members = input.members.len();
     if members < 3 {
-        return Err(refuse(format!("{members} nodes cannot have a strict majority after a split")));
+        return Err(refuse(format!(
+            "{members} nodes cannot have a strict majority after a split"
+        )));
     }
     let views = views(input)?;
     let components = views.components().map_err(refuse)?;
     let disagree = components.len() > 1 || views.reports_partition();
     if !disagree {
-        return Err(elsewhere(format!("all running nodes agree: {}", shown(&components))));
+        return Err(elsewhere(format!(
+            "all running nodes agree: {}",
+            shown(&components)
+        )));
     }
     if !views.stopped.is_empty() {
         return Err(refuse(format!(
@@ -76,8 +82,15 @@ fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
         winners.len(),
         names(&losers)
     );
-    let roles = BTreeMap::from([("losers".to_owned(), losers), ("winners".to_owned(), winners)]);
-    Ok(Act { roles, parameters: BTreeMap::new(), why })
+    let roles = BTreeMap::from([
+        ("losers".to_owned(), losers),
+        ("winners".to_owned(), winners),
+    ]);
+    Ok(Act {
+        roles,
+        parameters: BTreeMap::new(),
+        why,
+    })
 }
 
 type Hosts = Vec<deploy_engine::model::HostName>;
@@ -89,24 +102,37 @@ fn sides(components: &[Hosts], members: usize) -> Result<(Hosts, Hosts), Verdict
         [winners, rest @ ..] if winners.len() >= needed && !rest.is_empty() => {
             Ok((winners.clone(), rest.iter().flatten().cloned().collect()))
         }
-        [one] if one.len() == members => {
-            Err(refuse("nodes report a partition, but every node sees every other: nobody can say who lost"))
-        }
+        [one] if one.len() == members => Err(refuse(
+            "nodes report a partition, but every node sees every other: nobody can say who lost",
+        )),
         _ => Err(Verdict::Refuse {
-            why: format!("no side has a strict majority ({needed} of {members}): {}", shown(components)),
-            evidence: components.iter().map(|side| format!("{} nodes: {}", side.len(), names(side))).collect(),
+            why: format!(
+                "no side has a strict majority ({needed} of {members}): {}",
+                shown(components)
+            ),
+            evidence: components
+                .iter()
+                .map(|side| format!("{} nodes: {}", side.len(), names(side)))
+                .collect(),
         }),
     }
 }
 
 /// What the cluster does by itself comes first.
 fn mode_allows(input: &Input<'_>, losers: &Hosts) -> Result<(), Verdict> {
-    let mode = input.topology.setting(input.service, "partition_handling").and_then(|mode| mode.as_str());
+    let mode = input
+        .topology
+        .setting(input.service, "partition_handling")
+        .and_then(|mode| mode.as_str());
     let wait = match mode {
         Some("ignore") => return Ok(()),
         Some("pause_minority") => "wait_pause_minority",
         Some("autoheal") => "wait_autoheal",
-        other => return Err(refuse(format!("expected a known partition_handling; found {other:?}"))),
+        other => {
+            return Err(refuse(format!(
+                "expected a known partition_handling; found {other:?}"
+            )));
+        }
     };
     input.steadily("the partition", wait)?;
     if losers.len() != 1 {
@@ -125,20 +151,31 @@ fn nothing_to_lose(input: &Input<'_>, losers: &Hosts, winners: &Hosts) -> Result
     for host in input.members {
         for queue in input.known::<Vec<Queue>>(QUEUES, host)? {
             if let Some(why) = at_stake(&queue, &lost) {
-                return Err(refuse(format!("queue {} in {} {why} (as {host} sees it)", queue.name, queue.vhost)));
+                return Err(refuse(format!(
+                    "queue {} in {} {why} (as {host} sees it)",
+                    queue.name, queue.vhost
+                )));
             }
         }
     }
     for host in losers {
         let answer: QuorumCritical = input.known(rabbitmq::QUORUM_CRITICAL, host)?;
         if answer.critical {
-            return Err(refuse(format!("{host} is needed for the majority of {}", answer.queues.join(", "))));
+            return Err(refuse(format!(
+                "{host} is needed for the majority of {}",
+                answer.queues.join(", ")
+            )));
         }
     }
     let clients = |hosts: &Hosts| -> Result<u64, Verdict> {
         let mut most = 0;
         for host in hosts {
-            most = most.max(input.known::<Overview>(OVERVIEW, host)?.object_totals.connections);
+            most = most.max(
+                input
+                    .known::<Overview>(OVERVIEW, host)?
+                    .object_totals
+                    .connections,
+            );
         }
         Ok(most)
     };
@@ -156,13 +193,18 @@ fn at_stake(queue: &Queue, losers: &[String]) -> Option<String> {
     if queue.is_quorum() || queue.messages == Some(0) {
         return None;
     }
-    let messages = queue.messages.map_or("an unknown number of".to_owned(), |count| count.to_string());
+    let messages = queue
+        .messages
+        .map_or("an unknown number of".to_owned(), |count| count.to_string());
     if queue.is_mirrored() {
-        return Some(format!("is a mirrored classic queue with {messages} messages"));
+        return Some(format!(
+            "is a mirrored classic queue with {messages} messages"
+        ));
     }
     let on_losers = queue.node.as_ref().is_none_or(|node| losers.contains(node));
     let kept = queue.durable && !queue.exclusive && !queue.auto_delete;
-    (kept && on_losers).then(|| format!("is a durable classic queue on the losing side with {messages} messages"))
+    (kept && on_losers)
+        .then(|| format!("is a durable classic queue on the losing side with {messages} messages"))
 }
 
 #[cfg(test)]
@@ -173,7 +215,10 @@ mod tests;
 pub(super) fn agrees(views: &Views) -> Result<(), Verdict> {
     match views.components() {
         Ok(components) if components.len() <= 1 && !views.reports_partition() => Ok(()),
-        Ok(components) => Err(elsewhere(format!("the running nodes do not agree: {}", shown(&components)))),
+        Ok(components) => Err(elsewhere(format!(
+            "the running nodes do not agree: {}",
+            shown(&components)
+        ))),
         Err(partial) => Err(elsewhere(partial)),
     }
 }

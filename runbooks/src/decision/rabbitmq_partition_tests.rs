@@ -1,4 +1,6 @@
-use deploy_engine::probe::rabbitmq::{ClusterStatus, ClusterView, Listener, ObjectTotals, PeerPort};
+use deploy_engine::probe::rabbitmq::{
+    ClusterStatus, ClusterView, Listener, ObjectTotals, PeerPort,
+};
 use serde_json::json;
 
 use super::*;
@@ -18,38 +20,66 @@ fn split(sides: &[&[usize]]) -> Case {
         .setting("wait_autoheal", json!(600));
     for (at, side) in sides.iter().enumerate() {
         let running: Vec<String> = side.iter().map(|n| node(*n)).collect();
-        let strangers: Vec<String> = (1..=count).filter(|n| !side.contains(n)).map(node).collect();
+        let strangers: Vec<String> = (1..=count)
+            .filter(|n| !side.contains(n))
+            .map(node)
+            .collect();
         for n in *side {
             let name = format!("h{n}");
-            let partitions = if strangers.is_empty() { BTreeMap::new() } else { [(node(*n), strangers.clone())].into() };
+            let partitions = if strangers.is_empty() {
+                BTreeMap::new()
+            } else {
+                [(node(*n), strangers.clone())].into()
+            };
             let view = ClusterView {
                 cluster_name: "c".into(),
                 disk_nodes: (1..=count).map(node).collect(),
                 running_nodes: running.clone(),
                 partitions,
-                versions: running.iter().map(|node| (node.clone(), "3.10.8".to_owned())).collect(),
-                maintenance_status: running.iter().map(|node| (node.clone(), "not under maintenance".into())).collect(),
+                versions: running
+                    .iter()
+                    .map(|node| (node.clone(), "3.10.8".to_owned()))
+                    .collect(),
+                maintenance_status: running
+                    .iter()
+                    .map(|node| (node.clone(), "not under maintenance".into()))
+                    .collect(),
                 alarms: vec![],
             };
             case.set(CLUSTER_STATUS, &name, &ClusterStatus::Running(view));
             let peers: Vec<PeerPort> = (1..=count)
                 .filter(|other| other != n)
                 .flat_map(|other| [4369, 25672].map(|port| (other, port)))
-                .map(|(other, port)| PeerPort { address: format!("10.0.0.{other}"), port, open: true, error: None })
+                .map(|(other, port)| PeerPort {
+                    address: format!("10.0.0.{other}"),
+                    port,
+                    open: true,
+                    error: None,
+                })
                 .collect();
             case.set(PEERS_TCP, &name, &peers);
             case.set(QUEUES, &name, &json!([
                 {"name": "q", "vhost": "/", "type": "quorum", "members": running, "online": running, "messages": 7},
                 {"name": "reply", "vhost": "/", "type": "classic", "node": node(1), "auto_delete": true, "messages": 1},
             ]));
-            case.set(QUORUM_CRITICAL, &name, &QuorumCritical { critical: false, queues: vec![] });
+            case.set(
+                QUORUM_CRITICAL,
+                &name,
+                &QuorumCritical {
+                    critical: false,
+                    queues: vec![],
+                },
+            );
             let overview = Overview {
                 rabbitmq_version: "3.10.8".into(),
                 erlang_version: "25".into(),
                 cluster_name: "c".into(),
                 node: node(*n),
                 listeners: Vec::<Listener>::new(),
-                object_totals: ObjectTotals { connections: if at == 0 { 40 } else { 3 }, ..Default::default() },
+                object_totals: ObjectTotals {
+                    connections: if at == 0 { 40 } else { 3 },
+                    ..Default::default()
+                },
             };
             case.set(OVERVIEW, &name, &overview);
         }
@@ -59,9 +89,11 @@ fn split(sides: &[&[usize]]) -> Case {
 
 #[test]
 fn the_smaller_side_loses() {
-    for (sides, losers) in [(vec![&[1, 2][..], &[3]], vec!["h3"]), (vec![&[1, 3, 5][..], &[2, 4]], vec!["h2", "h4"]),
-        (vec![&[1, 2, 3][..], &[4], &[5]], vec!["h4", "h5"])]
-    {
+    for (sides, losers) in [
+        (vec![&[1, 2][..], &[3]], vec!["h3"]),
+        (vec![&[1, 3, 5][..], &[2, 4]], vec!["h2", "h4"]),
+        (vec![&[1, 2, 3][..], &[4], &[5]], vec!["h4", "h5"]),
+    ] {
         assert_eq!(split(&sides).roles()["losers"], losers);
     }
 }
@@ -69,15 +101,34 @@ fn the_smaller_side_loses() {
 #[test]
 fn laws() {
     // The larger side's own answer about its majority is not needed to restart the smaller one.
-    obeys_the_laws(&split(&[&[1, 2], &[3]]), &[(QUORUM_CRITICAL, "h1"), (QUORUM_CRITICAL, "h2")]);
+    obeys_the_laws(
+        &split(&[&[1, 2], &[3]]),
+        &[(QUORUM_CRITICAL, "h1"), (QUORUM_CRITICAL, "h2")],
+    );
 }
 
 #[test]
 fn sides_that_nobody_can_choose_between() {
-    expect(&split(&[&[1, 2], &[3, 4]]), "refuse", "no side has a strict majority (3 of 4): h1, h2 | h3, h4");
-    expect(&split(&[&[1], &[2]]), "refuse", "2 nodes cannot have a strict majority");
-    expect(&split(&[&[1], &[2], &[3]]), "refuse", "no side has a strict majority");
-    expect(&split(&[&[1, 2, 3]]), "elsewhere", "all running nodes agree");
+    expect(
+        &split(&[&[1, 2], &[3, 4]]),
+        "refuse",
+        "no side has a strict majority (3 of 4): h1, h2 | h3, h4",
+    );
+    expect(
+        &split(&[&[1], &[2]]),
+        "refuse",
+        "2 nodes cannot have a strict majority",
+    );
+    expect(
+        &split(&[&[1], &[2], &[3]]),
+        "refuse",
+        "no side has a strict majority",
+    );
+    expect(
+        &split(&[&[1, 2, 3]]),
+        "elsewhere",
+        "all running nodes agree",
+    );
 }
 
 #[rstest::rstest]
@@ -110,7 +161,12 @@ fn modes_that_mend_themselves_come_first() {
     for mode in ["pause_minority", "autoheal"] {
         let one = split(&[&[1, 2], &[3]]).site_setting("partition_handling", json!(mode));
         assert_eq!(one.roles()["losers"], ["h3"], "it had its time");
-        expect(&one.setting("wait_pause_minority", json!(7_200)).setting("wait_autoheal", json!(7_200)), "hold", "must stay");
+        expect(
+            &one.setting("wait_pause_minority", json!(7_200))
+                .setting("wait_autoheal", json!(7_200)),
+            "hold",
+            "must stay",
+        );
         let two = split(&[&[1, 2, 3], &[4, 5]]).site_setting("partition_handling", json!(mode));
         expect(&two, "refuse", "single stuck node");
     }
@@ -131,5 +187,8 @@ fn a_network_that_comes_and_goes_is_not_repaired() {
         steady = steady.look(&seen, case.now - jiff::SignedDuration::from_mins(minute));
     }
     let verdict = DECISION.decide(&case.input(&steady));
-    assert!(verdict.why().contains("the network keeps changing"), "{verdict:?}");
+    assert!(
+        verdict.why().contains("the network keeps changing"),
+        "{verdict:?}"
+    );
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use deploy_engine::{
     model::HostName,
-    probe::rabbitmq::{CLUSTER_STATUS, ClusterStatus, ClusterView, PEERS_TCP, PEER_PORTS, PeerPort, node_name},
+    probe::rabbitmq::{
+        CLUSTER_STATUS, ClusterStatus, ClusterView, PEER_PORTS, PEERS_TCP, PeerPort, node_name,
+    },
 };
 
 use super::{Input, Verdict, input::names, table::refuse};
@@ -18,7 +20,10 @@ pub struct Views {
 
 /// Every member's view; one that is unknown refuses.
 pub fn views(input: &Input<'_>) -> Result<Views, Verdict> {
-    let mut views = Views { running: BTreeMap::new(), stopped: BTreeMap::new() };
+    let mut views = Views {
+        running: BTreeMap::new(),
+        stopped: BTreeMap::new(),
+    };
     for (host, status) in input.of_all::<ClusterStatus>(CLUSTER_STATUS)? {
         match status {
             ClusterStatus::Running(view) => views.running.insert(host, view).map(drop),
@@ -34,7 +39,9 @@ impl Views {
         let (a, b) = (node_name(from), node_name(to));
         let view = &self.running[from];
         let flagged = |from: &String, to: &String| {
-            self.running.values().any(|view| view.partitions.get(from).is_some_and(|of| of.contains(to)))
+            self.running
+                .values()
+                .any(|view| view.partitions.get(from).is_some_and(|of| of.contains(to)))
         };
         view.running_nodes.contains(&b) && !flagged(&a, &b) && !flagged(&b, &a)
     }
@@ -59,8 +66,13 @@ impl Views {
             }
             component.sort();
             for one in &component {
-                if let Some(other) = component.iter().find(|other| *other != one && !self.sees(one, other)) {
-                    return Err(format!("{one} does not see {other}, but others see both: a partial partition"));
+                if let Some(other) = component
+                    .iter()
+                    .find(|other| *other != one && !self.sees(one, other))
+                {
+                    return Err(format!(
+                        "{one} does not see {other}, but others see both: a partial partition"
+                    ));
                 }
             }
             components.push(component);
@@ -70,19 +82,28 @@ impl Views {
     }
 
     pub fn reports_partition(&self) -> bool {
-        self.running.values().any(|view| view.partitions.values().any(|of| !of.is_empty()))
+        self.running
+            .values()
+            .any(|view| view.partitions.values().any(|of| !of.is_empty()))
     }
 
     /// One version everywhere, with the metadata store that partition strategies belong to.
     pub fn one_old_version(&self) -> Result<String, Verdict> {
-        let versions: BTreeSet<&String> =
-            self.running.values().flat_map(|view| view.versions.values()).collect();
+        let versions: BTreeSet<&String> = self
+            .running
+            .values()
+            .flat_map(|view| view.versions.values())
+            .collect();
         let [version] = versions.iter().collect::<Vec<_>>()[..] else {
             return Err(refuse(format!(
                 "expected one version of RabbitMQ on all nodes (no rolling upgrade); found {versions:?}"
             )));
         };
-        match version.split('.').next().and_then(|major| major.parse::<u32>().ok()) {
+        match version
+            .split('.')
+            .next()
+            .and_then(|major| major.parse::<u32>().ok())
+        {
             Some(3) => Ok((*version).clone()),
             _ => Err(refuse(format!(
                 "version {version} may keep its metadata in Khepri, where a partition heals by itself and no node may be restarted"
@@ -96,7 +117,8 @@ impl Views {
             if let Some(alarm) = view.alarms.first() {
                 return Err(refuse(format!("{host} reports a resource alarm: {alarm}")));
             }
-            let in_maintenance = |(_, status): &(&String, &String)| !status.starts_with("not under");
+            let in_maintenance =
+                |(_, status): &(&String, &String)| !status.starts_with("not under");
             if let Some((node, status)) = view.maintenance_status.iter().find(in_maintenance) {
                 return Err(refuse(format!("{node} is {status}")));
             }
@@ -115,11 +137,17 @@ pub fn cut(input: &Input<'_>) -> Result<Vec<String>, Verdict> {
                 return Err(refuse(format!("{to} has no address on this site")));
             };
             for port in PEER_PORTS {
-                let answer = answers.iter().find(|one| one.address == *address && one.port == port);
+                let answer = answers
+                    .iter()
+                    .find(|one| one.address == *address && one.port == port);
                 match answer {
                     Some(answer) if answer.open => {}
                     Some(_) => cut.push(format!("{from} → {to}:{port}")),
-                    None => return Err(refuse(format!("{from} was not asked whether it reaches {to}:{port}"))),
+                    None => {
+                        return Err(refuse(format!(
+                            "{from} was not asked whether it reaches {to}:{port}"
+                        )));
+                    }
                 }
             }
         }

@@ -39,7 +39,12 @@ impl Steady {
             }
         }
         for (name, value) in facts {
-            let fresh = || Since { value: value.clone(), since: now, seen: now, changes: Vec::new() };
+            let fresh = || Since {
+                value: value.clone(),
+                since: now,
+                seen: now,
+                changes: Vec::new(),
+            };
             let since = self.0.entry((*name).to_owned()).or_insert_with(fresh);
             if since.value != *value {
                 since.change(value, now);
@@ -53,13 +58,18 @@ impl Steady {
 
     /// Since when the fact is as it is.
     pub fn since(&self, name: &str) -> Option<Timestamp> {
-        self.0.get(name).filter(|since| since.value != UNTOLD).map(|since| since.since)
+        self.0
+            .get(name)
+            .filter(|since| since.value != UNTOLD)
+            .map(|since| since.since)
     }
 
     /// Changed so often lately that it says nothing.
     pub fn flaps(&self, name: &str, now: Timestamp) -> bool {
         let recent = |at: &&Timestamp| now.duration_since(**at) < FLAP_WINDOW;
-        self.0.get(name).is_some_and(|since| since.changes.iter().filter(recent).count() >= FLAPS)
+        self.0
+            .get(name)
+            .is_some_and(|since| since.changes.iter().filter(recent).count() >= FLAPS)
     }
 }
 
@@ -94,7 +104,9 @@ mod tests {
 
     #[test]
     fn a_change_an_unknown_and_a_gap_start_anew() {
-        let steady = Steady::default().look(&facts("a"), at(0)).look(&facts("a"), at(60));
+        let steady = Steady::default()
+            .look(&facts("a"), at(0))
+            .look(&facts("a"), at(60));
         assert_eq!(steady.since("x"), Some(at(0)));
         let changed = steady.clone().look(&facts("b"), at(61));
         assert_eq!(changed.since("x"), Some(at(61)));

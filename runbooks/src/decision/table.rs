@@ -14,11 +14,17 @@ pub struct Role {
 
 impl Role {
     pub const fn always(name: &'static str) -> Self {
-        Self { name, optional: false }
+        Self {
+            name,
+            optional: false,
+        }
     }
 
     pub const fn sometimes(name: &'static str) -> Self {
-        Self { name, optional: true }
+        Self {
+            name,
+            optional: true,
+        }
     }
 }
 
@@ -70,16 +76,25 @@ impl Entry {
                 return Some(format!("a host is twice in {name}"));
             }
             if let Some(stranger) = hosts.iter().find(|host| !input.members.contains(host)) {
-                return Some(format!("{stranger} in {name} is not a member of {}", input.service));
+                return Some(format!(
+                    "{stranger} in {name} is not a member of {}",
+                    input.service
+                ));
             }
         }
-        let missing = self.parameters.iter().find(|name| !act.parameters.contains_key(**name));
+        let missing = self
+            .parameters
+            .iter()
+            .find(|name| !act.parameters.contains_key(**name));
         missing.map(|name| format!("expected a value for {name}; found none"))
     }
 }
 
 pub(super) fn refuse(why: impl Into<String>) -> Verdict {
-    Verdict::Refuse { why: why.into(), evidence: Vec::new() }
+    Verdict::Refuse {
+        why: why.into(),
+        evidence: Vec::new(),
+    }
 }
 
 pub(super) fn elsewhere(why: impl Into<String>) -> Verdict {

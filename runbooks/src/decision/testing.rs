@@ -37,8 +37,14 @@ impl Case {
     pub fn new(name: &str, service: &str, count: usize) -> Self {
         let members: Vec<HostName> = (1..=count).map(|n| host(&format!("h{n}"))).collect();
         let service: ServiceName = service.parse().unwrap();
-        let hosts = members.iter().enumerate().map(|(n, host)| (host.clone(), format!("10.0.0.{}", n + 1)));
-        let deployed = Deployed { members: members.clone(), settings: BTreeMap::new() };
+        let hosts = members
+            .iter()
+            .enumerate()
+            .map(|(n, host)| (host.clone(), format!("10.0.0.{}", n + 1)));
+        let deployed = Deployed {
+            members: members.clone(),
+            settings: BTreeMap::new(),
+        };
         Self {
             entry: super::find(name).unwrap(),
             topology: Topology {
@@ -68,18 +74,36 @@ impl Case {
 
     pub fn set(&mut self, probe: &str, name: &str, value: &impl Serialize) {
         let value = serde_json::to_value(value).unwrap();
-        self.readings.insert(probe, host(name), Reading::Known { value, at: self.now });
+        self.readings.insert(
+            probe,
+            host(name),
+            Reading::Known {
+                value,
+                at: self.now,
+            },
+        );
     }
 
     pub fn lose(&mut self, probe: &str, name: &str) {
-        let reading = Reading::Unknown { why: "no answer".into(), at: self.now };
+        let reading = Reading::Unknown {
+            why: "no answer".into(),
+            at: self.now,
+        };
         self.readings.insert(probe, host(name), reading);
     }
 
     /// Changes a part of a reading: `path` in JSON pointer syntax.
     pub fn edit(&mut self, probe: &str, name: &str, path: &str, new: Value) {
-        let reading = self.readings.by_probe.get_mut(probe).unwrap().get_mut(&host(name)).unwrap();
-        let Reading::Known { value, .. } = reading else { panic!("{probe} on {name} is unknown") };
+        let reading = self
+            .readings
+            .by_probe
+            .get_mut(probe)
+            .unwrap()
+            .get_mut(&host(name))
+            .unwrap();
+        let Reading::Known { value, .. } = reading else {
+            panic!("{probe} on {name} is unknown")
+        };
         let (parent, key) = path.rsplit_once('/').unwrap();
         value.pointer_mut(parent).unwrap()[key] = new;
     }
@@ -100,7 +124,9 @@ impl Case {
     /// Everything has been so for an hour, looked at every minute.
     pub fn verdict(&self) -> Verdict {
         let facts = (self.entry.facts)(&self.input(&Steady::default()));
-        let look = |steady: Steady, minute: i64| steady.look(&facts, self.now - SignedDuration::from_mins(60 - minute));
+        let look = |steady: Steady, minute: i64| {
+            steady.look(&facts, self.now - SignedDuration::from_mins(60 - minute))
+        };
         let steady = (0..=60).fold(Steady::default(), look);
         self.entry.decide(&self.input(&steady))
     }
@@ -121,7 +147,11 @@ impl Case {
 
     pub fn roles(&self) -> BTreeMap<String, Vec<String>> {
         let text = |hosts: Vec<HostName>| hosts.into_iter().map(String::from).collect();
-        self.act().roles.into_iter().map(|(name, hosts)| (name, text(hosts))).collect()
+        self.act()
+            .roles
+            .into_iter()
+            .map(|(name, hosts)| (name, text(hosts)))
+            .collect()
     }
 }
 
@@ -136,7 +166,11 @@ pub(crate) fn expect(case: &Case, kind: &str, part: &str) {
         Verdict::Elsewhere { .. } => "elsewhere",
     };
     assert_eq!(found, kind, "{verdict:?}");
-    assert!(verdict.why().contains(part), "expected {part:?} in {:?}", verdict.why());
+    assert!(
+        verdict.why().contains(part),
+        "expected {part:?} in {:?}",
+        verdict.why()
+    );
 }
 
 /// The laws: an action names members only and never an empty role; whatever single reading is lost, nothing is done (but for
@@ -160,12 +194,18 @@ pub(crate) fn obeys_the_laws(case: &Case, spare: &[(&str, &str)]) {
         }
     }
     let first = case.verdict_at_first_sight();
-    assert!(matches!(first, Verdict::Hold { .. }), "at first sight: {first:?}");
+    assert!(
+        matches!(first, Verdict::Hold { .. }),
+        "at first sight: {first:?}"
+    );
     for setting in case.settings.keys() {
         let mut without = case.clone();
         without.settings.remove(setting);
         let verdict = without.verdict();
-        assert!(!matches!(verdict, Verdict::Act(_)) || NEEDED_SOMETIMES.contains(&setting.as_str()), "without {setting}");
+        assert!(
+            !matches!(verdict, Verdict::Act(_)) || NEEDED_SOMETIMES.contains(&setting.as_str()),
+            "without {setting}"
+        );
     }
 }
 
@@ -176,8 +216,16 @@ pub(crate) fn unit(active: &str) -> Unit {
     Unit {
         load: "loaded".into(),
         active: active.into(),
-        sub: if active == "active" { "running".into() } else { "dead".into() },
-        result: if active == "failed" { "exit-code".into() } else { "success".into() },
+        sub: if active == "active" {
+            "running".into()
+        } else {
+            "dead".into()
+        },
+        result: if active == "failed" {
+            "exit-code".into()
+        } else {
+            "success".into()
+        },
         restarts: 0,
         enabled: "enabled".into(),
         active_since_monotonic_us: 1,
@@ -186,7 +234,9 @@ pub(crate) fn unit(active: &str) -> Unit {
 }
 
 pub(crate) fn units(of: &[(&str, &str)]) -> BTreeMap<String, Unit> {
-    of.iter().map(|(name, active)| ((*name).to_owned(), unit(active))).collect()
+    of.iter()
+        .map(|(name, active)| ((*name).to_owned(), unit(active)))
+        .collect()
 }
 
 /// 100 GB of which so much is free.
@@ -202,17 +252,28 @@ pub(crate) fn filesystems(free_gb: u64) -> BTreeMap<String, Filesystem> {
 }
 
 pub(crate) fn interfaces(address: &str, state: &str) -> BTreeMap<String, Interface> {
-    let own = Interface { state: state.into(), addresses: vec![format!("{address}/24")] };
+    let own = Interface {
+        state: state.into(),
+        addresses: vec![format!("{address}/24")],
+    };
     [("eth0".to_owned(), own)].into()
 }
 
 #[test]
 fn every_decision_is_found_by_its_name_and_reads_known_probes() {
     for entry in super::registry() {
-        assert!(std::ptr::eq(super::find(entry.name).unwrap(), entry), "{} is there twice", entry.name);
+        assert!(
+            std::ptr::eq(super::find(entry.name).unwrap(), entry),
+            "{} is there twice",
+            entry.name
+        );
         assert!(entry.roles.iter().any(|role| !role.name.is_empty()));
         for probe in entry.evidence {
-            assert!(deploy_engine::probe::find(probe).is_some(), "{}: no probe {probe}", entry.name);
+            assert!(
+                deploy_engine::probe::find(probe).is_some(),
+                "{}: no probe {probe}",
+                entry.name
+            );
         }
     }
 }
@@ -237,7 +298,11 @@ fn flawed_actions_are_refused(#[case] roles: Value, #[case] part: &str) {
         facts: |_| Facts::new(),
         decide: |input| {
             let roles = serde_json::from_value(input.settings["roles"].clone()).unwrap();
-            Ok(Act { roles, parameters: BTreeMap::new(), why: String::new() })
+            Ok(Act {
+                roles,
+                parameters: BTreeMap::new(),
+                why: String::new(),
+            })
         },
     };
     let mut case = Case::new("unit.failed", "memcached", 2).setting("roles", roles);

@@ -24,16 +24,27 @@ pub static DECISION: Entry = Entry {
 
 fn failed(input: &Input<'_>) -> Result<(deploy_engine::model::HostName, Vec<String>), Verdict> {
     let [host] = input.subjects else {
-        return Err(refuse(format!("expected one host that the alerts name; found {}", input.subjects.len())));
+        return Err(refuse(format!(
+            "expected one host that the alerts name; found {}",
+            input.subjects.len()
+        )));
     };
     let units: BTreeMap<String, Unit> = input.known(UNITS, host)?;
-    let failed = units.into_iter().filter(|(_, unit)| unit.active == "failed").map(|(name, _)| name);
+    let failed = units
+        .into_iter()
+        .filter(|(_, unit)| unit.active == "failed")
+        .map(|(name, _)| name);
     Ok((host.clone(), failed.collect()))
 }
 
 fn facts(input: &Input<'_>) -> Facts {
     failed(input)
-        .map(|(host, units)| ("the set of failed units", format!("{host}: {}", units.join(", "))))
+        .map(|(host, units)| {
+            (
+                "the set of failed units",
+                format!("{host}: {}", units.join(", ")),
+            )
+        })
         .into_iter()
         .collect()
 }
@@ -45,27 +56,45 @@ fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
         [] => return Err(elsewhere(format!("no unit of {host} has failed"))),
         [one] => one,
         several => {
-            return Err(refuse(format!("{} failed on {host}: they may have a common cause", several.join(", "))));
+            return Err(refuse(format!(
+                "{} failed on {host}: they may have a common cause",
+                several.join(", ")
+            )));
         }
     };
     if !allowed.contains(&unit.as_str()) {
-        return Err(refuse(format!("{unit} on {host} is not on the list of units that may be restarted")));
+        return Err(refuse(format!(
+            "{unit} on {host} is not on the list of units that may be restarted"
+        )));
     }
     input.is_startable(&host, unit)?;
     let state = input.unit(&host, unit)?;
     if state.result == "oom-kill" {
-        return Err(refuse(format!("{unit} on {host} was killed for lack of memory: a start would not mend that")));
+        return Err(refuse(format!(
+            "{unit} on {host} was killed for lack of memory: a start would not mend that"
+        )));
     }
     unchanged(input, &host, unit)?;
     input.steadily("the set of failed units", "confirm")?;
-    let why = format!("{unit} on {host} has failed ({}) and is on the allow-list", state.result);
+    let why = format!(
+        "{unit} on {host} has failed ({}) and is on the allow-list",
+        state.result
+    );
     let roles = BTreeMap::from([("target".to_owned(), vec![host])]);
-    Ok(Act { roles, parameters: BTreeMap::from([("unit".to_owned(), unit.clone())]), why })
+    Ok(Act {
+        roles,
+        parameters: BTreeMap::from([("unit".to_owned(), unit.clone())]),
+        why,
+    })
 }
 
 /// A configuration that was changed within the hour is the likely cause, and somebody is at work. `config_quiet: 0` switches
 /// it off.
-fn unchanged(input: &Input<'_>, host: &deploy_engine::model::HostName, unit: &str) -> Result<(), Verdict> {
+fn unchanged(
+    input: &Input<'_>,
+    host: &deploy_engine::model::HostName,
+    unit: &str,
+) -> Result<(), Verdict> {
     if input.seconds("config_quiet")?.is_zero() {
         return Ok(());
     }
@@ -73,7 +102,9 @@ fn unchanged(input: &Input<'_>, host: &deploy_engine::model::HostName, unit: &st
     let changes: Vec<String> = input.known(CONFIG_CHANGES, host)?;
     match changes.iter().find(|path| path.contains(name)) {
         None => Ok(()),
-        Some(path) => Err(refuse(format!("{host}: {path} was changed within the last hour"))),
+        Some(path) => Err(refuse(format!(
+            "{host}: {path} was changed within the last hour"
+        ))),
     }
 }
 

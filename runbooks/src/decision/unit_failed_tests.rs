@@ -9,7 +9,11 @@ fn one_failed() -> Case {
         .setting("config_quiet", json!(3_600))
         .setting("units", json!(["chrony.service", "cron.service"]));
     case.subjects = vec![host("h2")];
-    case.set(UNITS, "h2", &units(&[("chrony.service", "failed"), ("ssh.service", "active")]));
+    case.set(
+        UNITS,
+        "h2",
+        &units(&[("chrony.service", "failed"), ("ssh.service", "active")]),
+    );
     case.set(CONFIG_CHANGES, "h2", &["/etc/motd"]);
     case
 }

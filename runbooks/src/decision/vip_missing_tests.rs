@@ -10,19 +10,52 @@ use crate::{
 /// Three members, nobody has the address. `keepalived`, `haproxy`: does it run there?
 fn missing(keepalived: [bool; 3], haproxy: [bool; 3]) -> Case {
     let mut case = Case::new("vip.missing", "keepalived", 3).setting("confirm", json!(30));
-    let haproxy_service = Deployed { members: case.members.clone(), settings: BTreeMap::new() };
-    case.topology.services.insert("haproxy".parse().unwrap(), haproxy_service);
+    let haproxy_service = Deployed {
+        members: case.members.clone(),
+        settings: BTreeMap::new(),
+    };
+    case.topology
+        .services
+        .insert("haproxy".parse().unwrap(), haproxy_service);
     let word = |runs: bool| if runs { "active" } else { "failed" };
     for n in 0..3 {
         let name = format!("h{}", n + 1);
-        case.set(VIP_HOLDERS, &name, &VipOnHost { holds: false, interfaces: BTreeMap::new() });
+        case.set(
+            VIP_HOLDERS,
+            &name,
+            &VipOnHost {
+                holds: false,
+                interfaces: BTreeMap::new(),
+            },
+        );
         case.set(STATE, &name, &unit(word(keepalived[n])));
-        case.set(ADDRESSES, &name, &interfaces(&format!("10.0.0.{}", n + 1), "UP"));
+        case.set(
+            ADDRESSES,
+            &name,
+            &interfaces(&format!("10.0.0.{}", n + 1), "UP"),
+        );
         case.set(UNITS, &name, &units(&[(HAPROXY_UNIT, word(haproxy[n]))]));
         if haproxy[n] {
-            case.set(INFO, &name, &Info { version: "2.6".into(), pid: 1, uptime_seconds: 9, curr_conns: 0, stopping: false });
+            case.set(
+                INFO,
+                &name,
+                &Info {
+                    version: "2.6".into(),
+                    pid: 1,
+                    uptime_seconds: 9,
+                    curr_conns: 0,
+                    stopping: false,
+                },
+            );
         } else {
-            case.set(CONFIG_CHECK, &name, &ConfigCheck { valid: true, message: "valid".into() });
+            case.set(
+                CONFIG_CHECK,
+                &name,
+                &ConfigCheck {
+                    valid: true,
+                    message: "valid".into(),
+                },
+            );
         }
     }
     case
@@ -31,9 +64,15 @@ fn missing(keepalived: [bool; 3], haproxy: [bool; 3]) -> Case {
 #[test]
 fn who_takes_it_first() {
     let all_stopped = missing([false; 3], [true; 3]).roles();
-    assert_eq!((&all_stopped["first"], &all_stopped["others"]), (&vec!["h1".to_owned()], &vec!["h2".to_owned(), "h3".into()]));
+    assert_eq!(
+        (&all_stopped["first"], &all_stopped["others"]),
+        (&vec!["h1".to_owned()], &vec!["h2".to_owned(), "h3".into()])
+    );
     let balancers_down = missing([true; 3], [false, false, true]).roles();
-    assert_eq!((&balancers_down["first"], &balancers_down["balancers"]), (&vec!["h3".to_owned()], &vec!["h1".to_owned(), "h2".into()]));
+    assert_eq!(
+        (&balancers_down["first"], &balancers_down["balancers"]),
+        (&vec!["h3".to_owned()], &vec!["h1".to_owned(), "h2".into()])
+    );
     assert!(!balancers_down.contains_key("others"));
 }
 

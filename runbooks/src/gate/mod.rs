@@ -17,8 +17,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use input::{
-    BlastFacts, BudgetFacts, Direct, EvidenceFacts, GateInput, GateLimits, Halt, HeldLock, LockFacts, MetricPath,
-    MonitoringFacts, PeopleFacts, Phase, PlanFacts,
+    BlastFacts, BudgetFacts, Direct, EvidenceFacts, GateInput, GateLimits, Halt, HeldLock,
+    LockFacts, MetricPath, MonitoringFacts, PeopleFacts, Phase, PlanFacts,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -61,11 +61,19 @@ impl fmt::Display for GateId {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "gate", rename_all = "snake_case")]
 pub enum Gate {
-    Pass { why: String },
+    Pass {
+        why: String,
+    },
     /// It may pass later by itself.
-    Hold { until: Timestamp, why: String },
+    Hold {
+        until: Timestamp,
+        why: String,
+    },
     /// A person has to look.
-    Refuse { why: String, evidence: Vec<String> },
+    Refuse {
+        why: String,
+        evidence: Vec<String>,
+    },
 }
 
 /// When to ask again what may change any moment.
@@ -77,12 +85,18 @@ impl Gate {
     }
 
     pub fn refuse(why: impl Into<String>) -> Self {
-        Self::Refuse { why: why.into(), evidence: Vec::new() }
+        Self::Refuse {
+            why: why.into(),
+            evidence: Vec::new(),
+        }
     }
 
     pub fn hold_briefly(now: Timestamp, why: impl Into<String>) -> Self {
         let until = now.saturating_add(ASK_AGAIN).unwrap_or(Timestamp::MAX);
-        Self::Hold { until, why: why.into() }
+        Self::Hold {
+            until,
+            why: why.into(),
+        }
     }
 
     pub fn passes(&self) -> bool {
@@ -121,20 +135,36 @@ pub fn evaluate(input: &GateInput<'_>) -> Vec<Answer> {
         (GateId::G12, plan::proven_and_held),
         (GateId::G13, plan::no_self_dependency),
     ];
-    gates.into_iter().map(|(id, gate)| Answer { id, gate: gate(input) }).collect()
+    gates
+        .into_iter()
+        .map(|(id, gate)| Answer {
+            id,
+            gate: gate(input),
+        })
+        .collect()
 }
 
 /// All answers as one: any refusal refuses, else any hold holds until the last of them is over.
 pub fn together(answers: &[Answer]) -> Gate {
     let with_id = |answer: &Answer| format!("{}: {}", answer.id, answer.gate.why());
-    let refused: Vec<&Answer> = answers.iter().filter(|one| matches!(one.gate, Gate::Refuse { .. })).collect();
+    let refused: Vec<&Answer> = answers
+        .iter()
+        .filter(|one| matches!(one.gate, Gate::Refuse { .. }))
+        .collect();
     if !refused.is_empty() {
         let evidence = refused.iter().flat_map(|one| match &one.gate {
             Gate::Refuse { evidence, .. } => evidence.clone(),
             _ => Vec::new(),
         });
         let evidence = evidence.collect();
-        return Gate::Refuse { why: refused.into_iter().map(with_id).collect::<Vec<_>>().join("; "), evidence };
+        return Gate::Refuse {
+            why: refused
+                .into_iter()
+                .map(with_id)
+                .collect::<Vec<_>>()
+                .join("; "),
+            evidence,
+        };
     }
     let until = answers.iter().filter_map(|one| match &one.gate {
         Gate::Hold { until, .. } => Some(*until),
@@ -144,8 +174,13 @@ pub fn together(answers: &[Answer]) -> Gate {
         None if answers.is_empty() => Gate::refuse("no gate was asked"),
         None => Gate::pass("all gates pass"),
         Some(until) => {
-            let held = answers.iter().filter(|one| matches!(one.gate, Gate::Hold { .. }));
-            Gate::Hold { until, why: held.map(with_id).collect::<Vec<_>>().join("; ") }
+            let held = answers
+                .iter()
+                .filter(|one| matches!(one.gate, Gate::Hold { .. }));
+            Gate::Hold {
+                until,
+                why: held.map(with_id).collect::<Vec<_>>().join("; "),
+            }
         }
     }
 }

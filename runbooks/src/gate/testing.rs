@@ -7,8 +7,8 @@ use deploy_engine::model::ServiceName;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    BlastFacts, BudgetFacts, Direct, EvidenceFacts, Gate, GateInput, GateLimits, LockFacts, MetricPath, MonitoringFacts,
-    PeopleFacts, Phase, PlanFacts, evaluate, together,
+    BlastFacts, BudgetFacts, Direct, EvidenceFacts, Gate, GateInput, GateLimits, LockFacts,
+    MetricPath, MonitoringFacts, PeopleFacts, Phase, PlanFacts, evaluate, together,
 };
 use crate::{
     budget::{Budget, Spent},
@@ -47,11 +47,21 @@ impl Site {
     /// Before a step that changes something, with nothing recorded.
     pub fn step(decided_seconds_ago: i64, acted: bool) -> Phase {
         let decided_at = now() - SignedDuration::from_secs(decided_seconds_ago);
-        Phase::Step { decided_at, acted, acts: true, snapshot_done: false }
+        Phase::Step {
+            decided_at,
+            acted,
+            acts: true,
+            snapshot_done: false,
+        }
     }
 
     pub fn input(&self) -> GateInput<'_> {
-        let direct = |name: &str| Direct { probe: "memcached.stats".into(), host: host(name), at: now(), known: true };
+        let direct = |name: &str| Direct {
+            probe: "memcached.stats".into(),
+            host: host(name),
+            at: now(),
+            known: true,
+        };
         let metric = MetricPath {
             alert: "MemcachedDown".into(),
             firing: true,
@@ -70,7 +80,11 @@ impl Site {
             },
             monitoring: MonitoringFacts {
                 watchdog: Watchdog::Fresh { last_seen: now() },
-                targets: Ok(TargetHealth { up: 20, down: 1, unknown: 0 }),
+                targets: Ok(TargetHealth {
+                    up: 20,
+                    down: 1,
+                    unknown: 0,
+                }),
             },
             people: PeopleFacts {
                 halt: None,
@@ -78,7 +92,10 @@ impl Site {
                 markers: [(host("h1"), Ok(None))].into(),
                 deploys: Ok(Vec::new()),
             },
-            locks: LockFacts { scope: "domain:memcached".into(), held: Ok(Vec::new()) },
+            locks: LockFacts {
+                scope: "domain:memcached".into(),
+                held: Ok(Vec::new()),
+            },
             blast: BlastFacts {
                 radius: Blast::Member,
                 members: 3,
@@ -110,7 +127,12 @@ impl Site {
     }
 }
 
-pub(crate) fn expect(gate: fn(&GateInput<'_>) -> Gate, change: fn(&mut GateInput<'_>), kind: &str, part: &str) {
+pub(crate) fn expect(
+    gate: fn(&GateInput<'_>) -> Gate,
+    change: fn(&mut GateInput<'_>),
+    kind: &str,
+    part: &str,
+) {
     expect_with(gate, change, kind, part);
 }
 
@@ -130,7 +152,11 @@ pub(crate) fn expect_with(
         Gate::Refuse { .. } => "refuse",
     };
     assert_eq!(found, kind, "{answer:?}");
-    assert!(answer.why().contains(part), "expected {part:?} in {:?}", answer.why());
+    assert!(
+        answer.why().contains(part),
+        "expected {part:?} in {:?}",
+        answer.why()
+    );
 }
 
 #[test]
@@ -144,8 +170,16 @@ fn all_together() {
     input.storm = Storm::Raging { since: now() };
     input.people.deploys = Ok(vec!["j1".into()]);
     let held = together(&evaluate(&input));
-    assert!(matches!(held, Gate::Hold { .. }) && held.why().contains("G4: ") && held.why().contains("; G8: "), "{held:?}");
+    assert!(
+        matches!(held, Gate::Hold { .. })
+            && held.why().contains("G4: ")
+            && held.why().contains("; G8: "),
+        "{held:?}"
+    );
     input.plan.proof = false;
     let refused = together(&evaluate(&input));
-    assert_eq!(refused, Gate::refuse("G12: the repair does not end with a proof that is held for a time"));
+    assert_eq!(
+        refused,
+        Gate::refuse("G12: the repair does not end with a proof that is held for a time")
+    );
 }
