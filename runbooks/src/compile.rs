@@ -12,7 +12,7 @@ use deploy_engine::{
 use serde_json::Value;
 
 use crate::{
-    decision::{Act, Roles},
+    decision::{self, Act, Roles},
     format::{GuardSpec, MEMBERS, ProofSpec, Runbook, StepSpec, placeholder},
     topology::Topology,
 };
@@ -101,7 +101,7 @@ impl Compiler<'_> {
         }
         let role = spec.on.as_deref().unwrap_or(MEMBERS);
         let Some(hosts) = self.hosts_of(role) else {
-            return Ok(()); // an optional role that this situation does not have
+            return self.left_out(role);
         };
         if let Some(seconds) = spec.wait {
             let action = Action::Wait {
@@ -122,6 +122,16 @@ impl Compiler<'_> {
         self.group(spec, &hosts)
     }
 
+    /// Only a role that the decision declares optional may be absent.
+    fn left_out(&self, role: &str) -> Result<(), String> {
+        let declared = decision::find(&self.runbook.decide)
+            .and_then(|entry| entry.roles.iter().find(|known| known.name == role));
+        match declared {
+            Some(known) if known.optional => Ok(()),
+            _ => Err(format!("the decision gives no hosts for {role}")),
+        }
+    }
+
     /// Commands on these hosts side by side, then one check of all of them.
     fn group(&mut self, spec: &StepSpec, hosts: &[HostName]) -> Result<(), String> {
         if let Some(argv) = &spec.run {
@@ -134,7 +144,7 @@ impl Compiler<'_> {
         }
         if let (Some(name), Some(within)) = (&spec.then, spec.within) {
             let condition = self.call(name, hosts, &spec.with)?;
-            let title = format!("wait until {} on {}", meaning(name), listed(hosts));
+            let title = format!("wait for {name} on {}", listed(hosts));
             let mode = CheckMode::Within { deadline: within.0 };
             let timeout = Secs(within.0.0 + CHECK_GRACE_SECONDS);
             let step = self.bare(
@@ -200,7 +210,7 @@ impl Compiler<'_> {
         let effect = spec.effect.ok_or("a command without an effect")?;
         let own = std::slice::from_ref(host);
         let mut guards = Vec::new();
-        for name in &spec.guard {
+        if let Some(name) = &spec.guard {
             guards.push(self.call(name, group, &spec.with)?);
         }
         for GuardSpec { condition, on } in &spec.guards {
@@ -240,11 +250,7 @@ impl Compiler<'_> {
             settle: proof.settle.0,
             deadline: proof.deadline.0,
         };
-        let title = format!(
-            "prove that {} and stays so for {}",
-            meaning(&proof.condition),
-            proof.settle.0
-        );
+        let title = format!("prove {} for {}", proof.condition, proof.settle.0);
         let timeout = Secs(proof.deadline.0.0 + CHECK_GRACE_SECONDS);
         let step = self.bare(
             title,
@@ -347,10 +353,6 @@ impl Compiler<'_> {
         }
         self.needs = ids;
     }
-}
-
-fn meaning(condition: &str) -> &str {
-    condition::find(condition).map_or(condition, |known| known.doc())
 }
 
 fn listed(hosts: &[HostName]) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use deploy_engine::model::{HostName, ServiceName};
+use deploy_engine::model::{Deployment, HostName, HostSpec, Model, ServiceName};
 use serde::{Deserialize, Serialize};
 
 /// The name under which runbooks about a host itself (not about a service of the catalogue) go. Every host is a member.
@@ -23,6 +23,24 @@ pub struct Deployed {
     pub members: Vec<HostName>,
     /// Defaults filled in.
     pub settings: BTreeMap<String, serde_json::Value>,
+}
+
+impl From<&Model> for Topology {
+    fn from(model: &Model) -> Self {
+        let host = |(name, spec): (&HostName, &HostSpec)| (name.clone(), spec.address.clone());
+        let service = |(name, deployment): (&ServiceName, &Deployment)| {
+            let deployed = Deployed {
+                members: deployment.members.clone(),
+                settings: deployment.settings.clone(),
+            };
+            (name.clone(), deployed)
+        };
+        Self {
+            site: model.site.name.clone(),
+            hosts: model.site.hosts.iter().map(host).collect(),
+            services: model.services.iter().map(service).collect(),
+        }
+    }
 }
 
 impl Topology {

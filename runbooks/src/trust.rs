@@ -82,7 +82,7 @@ pub fn outcome(result: &JobResult, acted: bool) -> RepairOutcome {
     match result {
         JobResult::Succeeded => RepairOutcome::Verified,
         JobResult::Cancelled { .. } if !acted => RepairOutcome::Cancelled,
-        JobResult::Refused { .. } if !acted => RepairOutcome::Refused,
+        JobResult::Refused { .. } | JobResult::Failed { .. } if !acted => RepairOutcome::Refused,
         JobResult::Failed { .. } | JobResult::Cancelled { .. } | JobResult::Refused { .. } => {
             RepairOutcome::Unverified
         }

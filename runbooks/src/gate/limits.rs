@@ -88,12 +88,12 @@ mod tests {
             |change: fn(&mut GateInput<'_>), kind, part| expect(blast_radius, change, kind, part);
         case(|_| (), "pass", "2 of 3 members are left");
         case(
-            |i| drop(i.blast.affected.insert(host("h2"))),
+            |i| i.blast.affected.extend([host("h2")]),
             "refuse",
             "2 of 3 members are affected",
         );
         case(
-            |i| drop(i.blast.away.insert(host("h2"))),
+            |i| i.blast.away.extend([host("h2")]),
             "refuse",
             "1 of 3 members would be left",
         );

@@ -120,6 +120,7 @@ async fn end_finished(
                 let event = Event::JobEnded {
                     job: job.to_string(),
                     result: result.clone(),
+                    acted: super::jobs::acted(state.as_ref()),
                 };
                 incident
                     .apply(&event, now)

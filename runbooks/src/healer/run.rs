@@ -694,9 +694,11 @@ impl Healer {
             Ok(None) => {}
             Err(what) => self.ports.tell.tell(News::Trouble { what }),
         }
+        let acted = jobs::acted(state.as_ref());
         let event = Event::JobEnded {
             job: job.to_string(),
             result,
+            acted,
         };
         if self.change(id, &event).await.is_ok() {
             // The alerts may have ended before the proof did.

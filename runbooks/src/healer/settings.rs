@@ -32,9 +32,6 @@ pub struct HealSettings {
     pub watchdog_seconds: Option<u32>,
 }
 
-/// Settings of a proof that may be overridden beside those of the decision.
-pub const PROOF_SETTINGS: [&str; 2] = ["settle", "deadline"];
-
 impl HealSettings {
     pub fn configured_mode(&self, runbook: &RunbookId) -> Mode {
         self.modes.get(runbook).copied().unwrap_or(self.mode)

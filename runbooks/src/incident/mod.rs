@@ -134,8 +134,7 @@ impl Incident {
     /// [`IllegalTransition`]; nothing was changed.
     pub fn apply(&mut self, event: &Event, now: Timestamp) -> Result<(), IllegalTransition> {
         let next = self.state.clone().next(event, self.is_firing(), now)?;
-        if let Event::JobEnded { job, result } = event
-            && !matches!(result, deploy_engine::job::JobResult::Succeeded)
+        if let Event::JobEnded { job, .. } = event
             && matches!(next, State::Unproven { .. })
         {
             self.unproven.push(job.clone());

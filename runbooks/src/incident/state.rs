@@ -95,9 +95,11 @@ pub enum Event {
     ProofStarted {
         job: String,
     },
+    /// `acted`: something may have been changed.
     JobEnded {
         job: String,
         result: JobResult,
+        acted: bool,
     },
 }
 
@@ -180,7 +182,7 @@ impl State {
                 Self::Proving { job: own } if own == *job => Ok(Self::Proving { job: own }),
                 other => Err(other.illegal("a proof", &format!("job {job} does not work on it"))),
             },
-            Event::JobEnded { job, result } => self.job_ended(job, result, now),
+            Event::JobEnded { job, result, acted } => self.job_ended(job, result, *acted, now),
         }
     }
 
@@ -196,8 +198,8 @@ impl State {
             Self::Unproven { .. } => Self::Resolved {
                 how: "the alerts ended; the repair before was not proven".to_owned(),
             },
-            // What a person denied is not asked again because an alert repeats itself.
-            Self::Refused { again: None, .. } | Self::TellOnly { .. } | Self::Asking { .. }
+            // What a person denied or was asked is not asked again because an alert repeats itself.
+            Self::Refused { again: None, .. } | Self::Asking { .. } | Self::Approved { .. }
                 if firing =>
             {
                 self
@@ -240,8 +242,11 @@ impl State {
             other => return Err(other.illegal("a decision", "it is not waiting for one")),
         }
         Ok(match decision {
-            // The job is created next; until it is, the incident stays open, so a crash in between decides anew.
-            Decision::Act { .. } => self,
+            // The job is made next; until it is, the incident is open, so a crash in between decides anew.
+            Decision::Act { .. } => match self {
+                approved @ Self::Approved { .. } => approved,
+                _ => Self::Open,
+            },
             Decision::Ask { plan, why } => Self::Asking {
                 digest: plan.digest.clone(),
                 expires: now.saturating_add(ASK_FOR).unwrap_or(Timestamp::MAX),
@@ -281,6 +286,7 @@ impl State {
         self,
         job: &str,
         result: &JobResult,
+        acted: bool,
         now: Timestamp,
     ) -> Result<Self, IllegalTransition> {
         let own = match &self {
@@ -288,27 +294,17 @@ impl State {
             _ => return Err(self.illegal("the end of a job", "no job works on it")),
         };
         if own != job {
-            return Err(self.illegal(
-                "the end of a job",
-                &format!("job {own} works on it, not {job}"),
-            ));
+            let why = format!("job {own} works on it, not {job}");
+            return Err(self.illegal("the end of a job", &why));
         }
         Ok(match result {
             JobResult::Succeeded => Self::Healed { job: own, at: now },
-            JobResult::Refused { why } => {
-                let again = now.saturating_add(REFUSED_AGAIN).unwrap_or(Timestamp::MAX);
-                match self {
-                    Self::Acting { .. } => Self::Refused {
-                        why: why.clone(),
-                        again: Some(again),
-                    },
-                    _ => Self::Unproven {
-                        job: own,
-                        why: why.clone(),
-                    },
-                }
-            }
-            JobResult::Failed { why } => Self::Unproven {
+            JobResult::Refused { why } | JobResult::Failed { why } if !acted => Self::Refused {
+                why: why.clone(),
+                again: Some(now.saturating_add(REFUSED_AGAIN).unwrap_or(Timestamp::MAX)),
+            },
+            // Half a repair is not a repair, whatever stopped it.
+            JobResult::Refused { why } | JobResult::Failed { why } => Self::Unproven {
                 job: own,
                 why: why.clone(),
             },

@@ -101,18 +101,27 @@ fn every_event() -> Vec<Event> {
         Event::JobEnded {
             job: "j1".into(),
             result: JobResult::Succeeded,
+            acted: true,
         },
         Event::JobEnded {
             job: "j1".into(),
             result: JobResult::Failed { why: "w".into() },
+            acted: false,
+        },
+        Event::JobEnded {
+            job: "j1".into(),
+            result: JobResult::Failed { why: "w".into() },
+            acted: true,
         },
         Event::JobEnded {
             job: "j1".into(),
             result: JobResult::Refused { why: "w".into() },
+            acted: true,
         },
         Event::JobEnded {
             job: "j1".into(),
             result: JobResult::Cancelled { by: "ann".into() },
+            acted: true,
         },
     ]
 }
@@ -124,11 +133,16 @@ fn the_whole_table() {
     for state in every_state() {
         for event in every_event() {
             let text = serde_json::to_value(&event).unwrap();
+            let acted = if text["acted"] == false {
+                " (nothing done)"
+            } else {
+                ""
+            };
             let detail = text
                 .pointer("/decision/decision")
                 .or_else(|| text.pointer("/result/result"));
             let event_name = format!(
-                "{}{}",
+                "{}{}{acted}",
                 text["event"].as_str().unwrap(),
                 detail
                     .map(|d| format!(" {}", d.as_str().unwrap()))
@@ -145,7 +159,7 @@ fn the_whole_table() {
             } else {
                 format!("{firing} | quiet: {quiet}")
             };
-            table += &format!("{:10} {:22} {shown}\n", state.name(), event_name);
+            table += &format!("{:10} {:31} {shown}\n", state.name(), event_name);
         }
     }
     insta::assert_snapshot!(table);
