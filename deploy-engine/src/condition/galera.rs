@@ -66,6 +66,29 @@ pub static CONDITIONS: &[Entry] = &[
         judge: judge_may_join,
     },
     Entry {
+        name: "galera.startable",
+        doc: "no server, state transfer or backup runs on the hosts, and nothing there would form a cluster of its own",
+        asks: |call| {
+            let probes = [
+                galera::PROCESSES,
+                galera::BOOTSTRAP_LEFTOVERS,
+                galera::BOOTSTRAP_ENVIRONMENT,
+            ];
+            probes
+                .iter()
+                .flat_map(|probe| table::ask_hosts(call, probe))
+                .collect()
+        },
+        judge: |call, readings| {
+            all(call.hosts.iter().map(|host| {
+                match nothing_in_the_way(host, readings) {
+                    Ok(()) => holds(format!("nothing runs on {host}")),
+                    Err(judgement) => judgement,
+                }
+            }))
+        },
+    },
+    Entry {
         name: "galera.none_running",
         doc: "every member was asked and no server runs on any of them",
         asks: |call| table::ask_members(call, galera::PROCESSES),

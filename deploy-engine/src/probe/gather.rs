@@ -105,10 +105,11 @@ fn word(
     ask: &Ask,
 ) -> Result<Worded, String> {
     let probe = find(&ask.probe).ok_or_else(|| format!("there is no probe {}", ask.probe))?;
-    let service = match (&ask.service, probe.service()) {
-        (Some(name), _) => Some(name.clone()),
-        (None, Some(name)) => Some(name.parse()?),
-        (None, None) => None,
+    // A question about a host itself needs no service, whoever asks it for which service's sake.
+    let service = match (probe.service(), &ask.service) {
+        (None, _) => None,
+        (Some(_), Some(name)) => Some(name.clone()),
+        (Some(name), None) => Some(name.parse()?),
     };
     let context = site.context(service.as_ref(), &ask.host)?;
     let request = probe.request(&context);

@@ -468,7 +468,8 @@ impl Driver {
     }
 
     /// Drops what hosts remember: nobody asks for a finished job again.
-    async fn forget_on_hosts(&self) {
+    /// `&mut`: what is borrowed over an await must be `Sync` otherwise, and running steps are not.
+    async fn forget_on_hosts(&mut self) {
         let Some(job) = self.state.job() else { return };
         let started = job
             .steps

@@ -1,0 +1,24 @@
+//! The shell: alerts and timers in, jobs and news out. It reads the world, asks the pure parts, and does what they say.
+//!
+//! One task owns the incidents. Evidence is gathered beside it, jobs run beside it, and both report back; so nothing that is slow
+//! keeps an alert, an approval or a halt waiting. Everything that must survive is in the records or in the journal before it counts.
+
+mod evaluate;
+mod gatekeeper;
+mod jobs;
+mod ports;
+mod restore;
+mod run;
+mod settings;
+
+#[cfg(test)]
+mod testing;
+
+pub use evaluate::{DecisionRecord, Evaluated};
+pub use gatekeeper::HealGate;
+pub use ports::{
+    EngineJobs, Jobs, Metrics, News, NoSilences, Ports, RecordError, Records, Silences, Tell,
+    Vitals,
+};
+pub use run::{Healer, HealerHandle, Order, OrderError};
+pub use settings::HealSettings;

@@ -1,0 +1,229 @@
+//! What the healer needs of others. The bot implements the records; the rest is implemented here for the real sources.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use collectors::{
+    Alert,
+    alertmanager::{AlertmanagerClient, Silence},
+    prometheus::{PrometheusSource, RuleState, TargetHealth},
+};
+use deploy_engine::{
+    job::{JobEvent, JobId, JobResult, JobState, Journal},
+    runner::{Clock, Evidence, Runner},
+    transport::Hosts,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::DecisionRecord;
+use crate::{
+    budget::{RepairOutcome, Spent},
+    format::RunbookId,
+    gate::Halt,
+    incident::Incident,
+    storm::Storm,
+    trust::Mode,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the records cannot be used: {0}")]
+pub struct RecordError(pub String);
+
+/// What is kept of incidents, decisions, budgets and trust. Every write is durable when it returns; without them nothing is
+/// started.
+#[async_trait]
+pub trait Records: Send + Sync {
+    /// Alerts that fire now, for a start after a restart.
+    async fn firing_alerts(&self) -> Result<Vec<Alert>, RecordError>;
+    async fn open_incidents(&self) -> Result<Vec<Incident>, RecordError>;
+    async fn put_incident(&self, incident: &Incident) -> Result<(), RecordError>;
+    /// For `!why`: what was decided, by whom or what, on which evidence.
+    async fn put_decision(&self, decision: &DecisionRecord) -> Result<(), RecordError>;
+    /// Repairs since then, oldest first, whoever asked for them.
+    async fn ledger(&self, since: Timestamp) -> Result<Vec<Spent>, RecordError>;
+    /// Charges a repair before its job is made; the same job again changes nothing.
+    async fn charge(&self, spent: &Spent) -> Result<(), RecordError>;
+    async fn settle(
+        &self,
+        job: &str,
+        outcome: RepairOutcome,
+        at: Timestamp,
+    ) -> Result<(), RecordError>;
+    /// The mode that was granted; none: the configuration's.
+    async fn mode(&self, runbook: &RunbookId) -> Result<Option<Mode>, RecordError>;
+    /// A demotion, at once.
+    async fn demote(
+        &self,
+        runbook: &RunbookId,
+        to: Mode,
+        why: &str,
+        at: Timestamp,
+    ) -> Result<(), RecordError>;
+    async fn halt(&self) -> Result<Option<Halt>, RecordError>;
+}
+
+/// Prometheus as evidence.
+#[async_trait]
+pub trait Metrics: Send + Sync {
+    async fn rules(&self) -> Result<Vec<RuleState>, String>;
+    async fn targets(&self) -> Result<TargetHealth, String>;
+}
+
+#[async_trait]
+impl Metrics for PrometheusSource {
+    async fn rules(&self) -> Result<Vec<RuleState>, String> {
+        self.alerting_rules()
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    async fn targets(&self) -> Result<TargetHealth, String> {
+        self.target_health()
+            .await
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// Silences that people set.
+#[async_trait]
+pub trait Silences: Send + Sync {
+    async fn silences(&self) -> Result<Vec<Silence>, String>;
+}
+
+#[async_trait]
+impl Silences for AlertmanagerClient {
+    async fn silences(&self) -> Result<Vec<Silence>, String> {
+        AlertmanagerClient::silences(self)
+            .await
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// For a site without an Alertmanager: nobody can silence anything there.
+pub struct NoSilences;
+
+#[async_trait]
+impl Silences for NoSilences {
+    async fn silences(&self) -> Result<Vec<Silence>, String> {
+        Ok(Vec::new())
+    }
+}
+
+/// Jobs of the engine.
+#[async_trait]
+pub trait Jobs: Send + Sync {
+    /// Durable when it returns.
+    async fn create(&self, job: &JobId, created: &JobEvent, at: Timestamp) -> Result<(), String>;
+    /// Drives a job to its end, from wherever its journal ends.
+    async fn run(&self, job: &JobId) -> Result<JobResult, String>;
+    /// None: there is no such job.
+    async fn state(&self, job: &JobId) -> Result<Option<JobState>, String>;
+}
+
+/// The journal and the runner of the engine.
+pub struct EngineJobs {
+    pub journal: Arc<dyn Journal>,
+    pub runner: Arc<Runner>,
+}
+
+#[async_trait]
+impl Jobs for EngineJobs {
+    async fn create(&self, job: &JobId, created: &JobEvent, at: Timestamp) -> Result<(), String> {
+        self.journal
+            .create(job, at, created)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    async fn run(&self, job: &JobId) -> Result<JobResult, String> {
+        self.runner
+            .run(job)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    async fn state(&self, job: &JobId) -> Result<Option<JobState>, String> {
+        state(&*self.journal, job).await
+    }
+}
+
+/// The state of a job of the journal.
+pub(super) async fn state(journal: &dyn Journal, job: &JobId) -> Result<Option<JobState>, String> {
+    match journal.load(job).await {
+        Ok(events) => JobState::fold(&events)
+            .map(Some)
+            .map_err(|error| error.to_string()),
+        Err(deploy_engine::job::JournalError::Unknown(_)) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Something that people should see.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "news", rename_all = "snake_case")]
+pub enum News {
+    /// An incident was opened or its state changed. `page`: somebody has to look now.
+    Incident {
+        incident: Box<Incident>,
+        page: bool,
+    },
+    /// A runbook lost trust.
+    Demoted {
+        runbook: RunbookId,
+        to: Mode,
+        why: String,
+    },
+    Storm {
+        storm: Storm,
+    },
+    /// The healer itself cannot go on as it should.
+    Trouble {
+        what: String,
+    },
+}
+
+/// Tells people. Must return at once: queue, never wait.
+pub trait Tell: Send + Sync {
+    fn tell(&self, news: News);
+}
+
+/// What the healer and the gate before each step both look at.
+#[derive(Debug, Default)]
+pub struct Vitals(Mutex<VitalsNow>);
+
+#[derive(Clone, Debug, Default)]
+pub struct VitalsNow {
+    /// By the bot's own clock.
+    pub watchdog_seen: Option<Timestamp>,
+    pub storm: Storm,
+    /// Open incidents: domain scope → runbooks that may be about it.
+    pub open: Vec<(String, Vec<RunbookId>)>,
+}
+
+impl Vitals {
+    pub fn get(&self) -> VitalsNow {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub fn set(&self, change: impl FnOnce(&mut VitalsNow)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Everything that the healer works with, but for the jobs (whose runner needs the gate, which needs these).
+#[derive(Clone)]
+pub struct Ports {
+    pub records: Arc<dyn Records>,
+    pub evidence: Arc<dyn Evidence>,
+    pub hosts: Arc<dyn Hosts>,
+    pub journal: Arc<dyn Journal>,
+    pub metrics: Arc<dyn Metrics>,
+    pub silences: Arc<dyn Silences>,
+    pub tell: Arc<dyn Tell>,
+    pub clock: Arc<dyn Clock>,
+    pub vitals: Arc<Vitals>,
+}

@@ -1,0 +1,759 @@
+//! The loop that owns the incidents.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use collectors::{Alert, Change, Status, watchdog};
+use deploy_engine::{
+    job::{JobId, JobResult},
+    runner::Clock,
+};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Evaluated, HealSettings, Jobs, News, Ports,
+    evaluate::{Evaluator, hosts_down},
+    gatekeeper::Gatekeeper,
+    jobs,
+    restore::restore,
+};
+use crate::{
+    decide::{Decision, HealPlan},
+    format::RunbookId,
+    incident::{Domain, Event, Incident, IncidentId, Placement, State, place},
+    library::Library,
+    matching::{Matched, match_alert},
+    storm::{self, Weather},
+    topology::Topology,
+};
+
+/// Orders that may wait for the loop; it takes each in microseconds. Alerts are durable before they are sent here, so a full
+/// queue only slows the sender down.
+const ORDERS: usize = 4_096;
+/// Looks at the same time: each asks all members of a service.
+const LOOKS: usize = 4;
+/// The longest pause without looking at the clock.
+const TICK: std::time::Duration = std::time::Duration::from_secs(5);
+/// The shortest pause, so that something that is always due cannot spin.
+const SHORTEST_TICK: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// Something for the loop.
+pub enum Order {
+    /// Every alert that was taken in, repeats included (the Watchdog lives from them).
+    Heard { alert: Box<Alert>, change: Change },
+    Approve {
+        incident: IncidentId,
+        digest: String,
+        by: String,
+        reply: oneshot::Sender<Result<(), OrderError>>,
+    },
+    Deny {
+        incident: IncidentId,
+        by: String,
+        reply: oneshot::Sender<Result<(), OrderError>>,
+    },
+    /// Look at it now (a person asked).
+    Look {
+        incident: IncidentId,
+        reply: oneshot::Sender<Result<(), OrderError>>,
+    },
+    Incidents {
+        reply: oneshot::Sender<Vec<Incident>>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    #[error("there is no open incident {0}")]
+    Unknown(IncidentId),
+    #[error(transparent)]
+    Illegal(#[from] crate::incident::IllegalTransition),
+    #[error("the healer has stopped")]
+    Stopped,
+    #[error("{0}")]
+    Records(String),
+}
+
+/// What comes back from beside the loop.
+enum Landed {
+    Looked {
+        incident: IncidentId,
+        approved: Option<(String, String)>,
+        evaluated: Box<Evaluated>,
+    },
+    Ended {
+        incident: IncidentId,
+        job: JobId,
+        result: Result<JobResult, String>,
+    },
+    Proof {
+        incident: IncidentId,
+        job: JobId,
+    },
+}
+
+/// Speaks to the loop. Cheap to clone.
+#[derive(Clone)]
+pub struct HealerHandle {
+    orders: mpsc::Sender<Order>,
+    landed: mpsc::Sender<Landed>,
+}
+
+impl HealerHandle {
+    pub async fn heard(&self, alert: Alert, change: Change) -> Result<(), OrderError> {
+        self.send(Order::Heard {
+            alert: Box::new(alert),
+            change,
+        })
+        .await
+    }
+
+    pub async fn approve(
+        &self,
+        incident: IncidentId,
+        digest: String,
+        by: String,
+    ) -> Result<(), OrderError> {
+        self.ask(|reply| Order::Approve {
+            incident,
+            digest,
+            by,
+            reply,
+        })
+        .await?
+    }
+
+    pub async fn deny(&self, incident: IncidentId, by: String) -> Result<(), OrderError> {
+        self.ask(|reply| Order::Deny {
+            incident,
+            by,
+            reply,
+        })
+        .await?
+    }
+
+    pub async fn look(&self, incident: IncidentId) -> Result<(), OrderError> {
+        self.ask(|reply| Order::Look { incident, reply }).await?
+    }
+
+    /// Open incidents, oldest first.
+    pub async fn incidents(&self) -> Result<Vec<Incident>, OrderError> {
+        self.ask(|reply| Order::Incidents { reply }).await
+    }
+
+    /// For the observer of jobs: the last step of a repair has started. Never waits.
+    pub fn proof_started(&self, incident: &str, job: &JobId) {
+        let landed = Landed::Proof {
+            incident: IncidentId(incident.to_owned()),
+            job: job.clone(),
+        };
+        if self.landed.try_send(landed).is_err() {
+            tracing::debug!(%job, "the healer is too busy to hear that a proof started");
+        }
+    }
+
+    async fn send(&self, order: Order) -> Result<(), OrderError> {
+        self.orders
+            .send(order)
+            .await
+            .map_err(|_| OrderError::Stopped)
+    }
+
+    async fn ask<T>(
+        &self,
+        order: impl FnOnce(oneshot::Sender<T>) -> Order,
+    ) -> Result<T, OrderError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(order(reply)).await?;
+        answer.await.map_err(|_| OrderError::Stopped)
+    }
+}
+
+pub struct Healer {
+    ports: Ports,
+    jobs: Arc<dyn Jobs>,
+    settings: Arc<HealSettings>,
+    topology: Arc<Topology>,
+    library: Arc<Library>,
+    evaluator: Evaluator,
+    incidents: BTreeMap<IncidentId, Incident>,
+    looking: BTreeSet<IncidentId>,
+    /// When alerts started, for the storm gate.
+    started: VecDeque<Timestamp>,
+    serial: u64,
+    orders: mpsc::Receiver<Order>,
+    back: mpsc::Receiver<Landed>,
+    handle: HealerHandle,
+}
+
+impl Healer {
+    pub fn new(
+        ports: Ports,
+        jobs: Arc<dyn Jobs>,
+        settings: Arc<HealSettings>,
+        topology: Arc<Topology>,
+        library: Arc<Library>,
+    ) -> (Self, HealerHandle) {
+        let (send, orders) = mpsc::channel(ORDERS);
+        let (landed, back) = mpsc::channel(ORDERS);
+        let handle = HealerHandle {
+            orders: send,
+            landed,
+        };
+        let keeper = Gatekeeper {
+            ports: ports.clone(),
+            settings: settings.clone(),
+            topology: topology.clone(),
+        };
+        let evaluator = Evaluator {
+            keeper,
+            library: library.clone(),
+        };
+        let healer = Self {
+            ports,
+            jobs,
+            settings,
+            topology,
+            library,
+            evaluator,
+            incidents: BTreeMap::new(),
+            looking: BTreeSet::new(),
+            started: VecDeque::new(),
+            serial: 0,
+            orders,
+            back,
+            handle: handle.clone(),
+        };
+        (healer, handle)
+    }
+
+    /// Runs until `stop`. Jobs that run then go on on their hosts; the next start takes them up again.
+    ///
+    /// # Errors
+    /// When what was going on cannot be read at the start: then nothing is begun.
+    pub async fn run(mut self, mut stop: oneshot::Receiver<()>) -> Result<(), String> {
+        self.restore().await?;
+        loop {
+            let pause = self.pause();
+            tokio::select! {
+                _ = &mut stop => return Ok(()),
+                Some(landed) = self.back.recv() => self.landed(landed).await,
+                Some(order) = self.orders.recv() => self.order(order).await,
+                () = self.ports.clock.clone().sleep_owned(pause) => {}
+            }
+            self.tick().await;
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.ports.clock.now()
+    }
+
+    async fn restore(&mut self) -> Result<(), String> {
+        let restored = restore(&self.ports, &*self.jobs, self.now()).await?;
+        self.incidents = restored.incidents;
+        for incident in self.incidents.keys().cloned().collect::<Vec<_>>() {
+            self.keep(&incident).await;
+        }
+        for (job, incident) in restored.jobs {
+            self.drive(job, incident);
+        }
+        let firing = self
+            .ports
+            .records
+            .firing_alerts()
+            .await
+            .map_err(|error| error.to_string())?;
+        for alert in firing {
+            let key = format!("{}/{}", alert.source, alert.fingerprint);
+            if !self
+                .incidents
+                .values()
+                .any(|one| one.alerts.contains_key(&key))
+            {
+                self.heard(alert, Change::New).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn order(&mut self, order: Order) {
+        match order {
+            Order::Heard { alert, change } => self.heard(*alert, change).await,
+            Order::Approve {
+                incident,
+                digest,
+                by,
+                reply,
+            } => {
+                let _ = reply.send(
+                    self.change(&incident, &Event::Approved { by, digest })
+                        .await,
+                );
+            }
+            Order::Deny {
+                incident,
+                by,
+                reply,
+            } => {
+                let _ = reply.send(self.change(&incident, &Event::Denied { by }).await);
+            }
+            Order::Look { incident, reply } => {
+                let known = self
+                    .incidents
+                    .get(&incident)
+                    .filter(|one| one.is_open())
+                    .cloned();
+                let _ = reply.send(match known {
+                    Some(_) => {
+                        self.look(&incident);
+                        Ok(())
+                    }
+                    None => Err(OrderError::Unknown(incident)),
+                });
+            }
+            Order::Incidents { reply } => {
+                let open = self
+                    .incidents
+                    .values()
+                    .filter(|one| one.is_open())
+                    .cloned()
+                    .collect();
+                let _ = reply.send(open);
+            }
+        }
+    }
+
+    async fn heard(&mut self, alert: Alert, change: Change) {
+        if alert.name == watchdog::ALERT_NAME {
+            if alert.status == Status::Firing && change != Change::Stale {
+                self.ports.vitals.set(|vitals| {
+                    vitals.watchdog_seen = vitals.watchdog_seen.max(Some(alert.received_at));
+                });
+            }
+            return;
+        }
+        if matches!(change, Change::New | Change::Refiring) {
+            self.started.push_back(self.now());
+        }
+        if !change.replaces() {
+            return;
+        }
+        let open: Vec<Incident> = self
+            .incidents
+            .values()
+            .filter(|one| one.is_open())
+            .cloned()
+            .collect();
+        let matched = match_alert(&self.library, &self.topology, &alert);
+        let key = format!("{}/{}", alert.source, alert.fingerprint);
+        let id = match place(&open, &matched, &key) {
+            Placement::Existing(id) => id,
+            Placement::New(_) if alert.status == Status::Resolved => return,
+            Placement::New(domain) => self.open(domain),
+        };
+        if let Some(incident) = self.incidents.get_mut(&id) {
+            incident.hear(&alert);
+            match matched {
+                Matched::Runbooks {
+                    runbooks, subjects, ..
+                } => {
+                    incident.subjects.extend(subjects);
+                    for runbook in runbooks {
+                        if !incident.runbooks.contains(&runbook) {
+                            incident.runbooks.push(runbook);
+                        }
+                    }
+                    incident.tell_only = None;
+                }
+                Matched::HostDown { host } => {
+                    incident.subjects.insert(host.clone());
+                    incident.tell_only = Some(format!(
+                        "{host} does not answer: a person or its return helps, nothing else is tried"
+                    ));
+                }
+                Matched::TellOnly { why, subjects } => {
+                    incident.subjects.extend(subjects);
+                    if incident.runbooks.is_empty() {
+                        incident.tell_only = Some(why);
+                    }
+                }
+            }
+        }
+        let _ = self.change(&id, &Event::AlertsChanged).await;
+    }
+
+    fn open(&mut self, domain: Domain) -> IncidentId {
+        let now = self.now();
+        let id = IncidentId(self.unique("i"));
+        let incident = Incident {
+            id: id.clone(),
+            domain,
+            opened_at: now,
+            closed_at: None,
+            state: State::Open,
+            since: now,
+            alerts: BTreeMap::new(),
+            subjects: BTreeSet::new(),
+            runbooks: Vec::new(),
+            steady: BTreeMap::new(),
+            unproven: Vec::new(),
+            under: None,
+            tell_only: None,
+        };
+        self.incidents.insert(id.clone(), incident);
+        id
+    }
+
+    /// Letters and digits, sorted by time, unique in this process; the milliseconds make it so over restarts.
+    fn unique(&mut self, prefix: &str) -> String {
+        self.serial += 1;
+        format!(
+            "{prefix}{:x}{:02x}",
+            self.now().as_millisecond(),
+            self.serial % 256
+        )
+    }
+
+    /// Applies an event, records, tells.
+    async fn change(&mut self, id: &IncidentId, event: &Event) -> Result<(), OrderError> {
+        let now = self.now();
+        let incident = self
+            .incidents
+            .get_mut(id)
+            .ok_or_else(|| OrderError::Unknown(id.clone()))?;
+        let before = incident.clone();
+        incident.apply(event, now)?;
+        // Nothing is begun on the strength of a state that would be forgotten.
+        if let Err(error) = self.ports.records.put_incident(incident).await {
+            *incident = before;
+            self.ports.tell.tell(News::Trouble {
+                what: error.to_string(),
+            });
+            return Err(OrderError::Records(error.to_string()));
+        }
+        if worth_telling(&before, incident) {
+            let page = is_page(&before.state, &incident.state);
+            self.ports.tell.tell(News::Incident {
+                incident: Box::new(incident.clone()),
+                page,
+            });
+        }
+        if !incident.is_open() {
+            self.incidents.remove(id);
+        }
+        Ok(())
+    }
+
+    /// Records an incident as it is.
+    async fn keep(&mut self, id: &IncidentId) {
+        let Some(incident) = self.incidents.get(id) else {
+            return;
+        };
+        if let Err(error) = self.ports.records.put_incident(incident).await {
+            self.ports.tell.tell(News::Trouble {
+                what: error.to_string(),
+            });
+        }
+        if !incident.is_open() {
+            self.incidents.remove(id);
+        }
+    }
+
+    async fn tick(&mut self) {
+        let now = self.now();
+        for id in self.incidents.keys().cloned().collect::<Vec<_>>() {
+            let Some(incident) = self.incidents.get(&id) else {
+                continue;
+            };
+            let mut next = incident.clone();
+            if next.apply(&Event::Tick, now).is_ok() && next.state != incident.state {
+                let _ = self.change(&id, &Event::Tick).await;
+            }
+        }
+        self.weather(now);
+        let due: Vec<IncidentId> = self
+            .incidents
+            .values()
+            .filter(|one| one.is_open() && one.state.is_due(now))
+            .map(|one| one.id.clone())
+            .collect();
+        for id in due {
+            self.look(&id);
+        }
+    }
+
+    fn weather(&mut self, now: Timestamp) {
+        while self
+            .started
+            .front()
+            .is_some_and(|at| now.duration_since(*at) > storm::WINDOW)
+        {
+            self.started.pop_front();
+        }
+        let vitals = self.ports.vitals.get();
+        let sick = |one: &&Incident| {
+            matches!(one.domain, Domain::Service(_))
+                && one.under.is_none()
+                && one.is_firing()
+                && !matches!(one.state, State::Healed { .. } | State::Resolved { .. })
+        };
+        let fresh = self
+            .settings
+            .watchdog_seconds
+            .map_or(watchdog::FRESH, |seconds| {
+                SignedDuration::from_secs(i64::from(seconds))
+            });
+        let weather = Weather {
+            new_alerts: self.started.len(),
+            unhealthy_services: self.incidents.values().filter(sick).count(),
+            // Never heard since the start is not a loss; gate G3 stands still for it anyway.
+            monitoring_lost: vitals
+                .watchdog_seen
+                .is_some_and(|seen| now.duration_since(seen) > fresh),
+        };
+        let storm = storm::judge(vitals.storm, &weather, &self.settings.storm, now);
+        if std::mem::discriminant(&storm) != std::mem::discriminant(&vitals.storm) {
+            self.ports.tell.tell(News::Storm { storm });
+        }
+        let open = self
+            .incidents
+            .values()
+            .filter(|one| one.is_firing() && !matches!(one.state, State::Healed { .. }));
+        let open: Vec<(String, Vec<RunbookId>)> = open
+            .map(|one| (one.domain.scope(), one.runbooks.clone()))
+            .collect();
+        self.ports
+            .vitals
+            .set(|vitals| (vitals.storm, vitals.open) = (storm, open));
+    }
+
+    /// Looks at an incident beside the loop.
+    fn look(&mut self, id: &IncidentId) {
+        let Some(incident) = self.incidents.get(id).cloned() else {
+            return;
+        };
+        if self.looking.len() >= LOOKS || !self.looking.insert(id.clone()) {
+            return;
+        }
+        let approved = match &incident.state {
+            State::Approved { digest, by } => Some((digest.clone(), by.clone())),
+            _ => None,
+        };
+        let down = hosts_down(self.incidents.values());
+        let (evaluator, landed) = (self.evaluator.clone(), self.handle.landed.clone());
+        tokio::spawn(async move {
+            let digest = approved.as_ref().map(|(digest, _)| digest.as_str());
+            let evaluated = Box::new(evaluator.look(&incident, &down, digest).await);
+            let _ = landed
+                .send(Landed::Looked {
+                    incident: incident.id,
+                    approved,
+                    evaluated,
+                })
+                .await;
+        });
+    }
+
+    async fn landed(&mut self, landed: Landed) {
+        match landed {
+            Landed::Looked {
+                incident,
+                approved,
+                evaluated,
+            } => self.looked(&incident, approved, *evaluated).await,
+            Landed::Ended {
+                incident,
+                job,
+                result,
+            } => self.ended(&incident, &job, result).await,
+            Landed::Proof { incident, job } => {
+                let _ = self
+                    .change(
+                        &incident,
+                        &Event::ProofStarted {
+                            job: job.to_string(),
+                        },
+                    )
+                    .await;
+            }
+        }
+    }
+
+    async fn looked(
+        &mut self,
+        id: &IncidentId,
+        approved: Option<(String, String)>,
+        evaluated: Evaluated,
+    ) {
+        self.looking.remove(id);
+        let Some(incident) = self.incidents.get_mut(id) else {
+            return;
+        };
+        // A person spoke meanwhile: what was decided without that is void, and it is looked at again.
+        let approval = match &incident.state {
+            State::Approved { digest, .. } => Some(digest),
+            _ => None,
+        };
+        if approval != approved.as_ref().map(|(digest, _)| digest) {
+            return;
+        }
+        incident.steady = evaluated.steady;
+        incident.under = evaluated.under;
+        if let Err(error) = self.ports.records.put_decision(&evaluated.record).await {
+            self.ports.tell.tell(News::Trouble {
+                what: error.to_string(),
+            });
+            return;
+        }
+        let decision = evaluated.record.decision;
+        if self
+            .change(
+                id,
+                &Event::Decided {
+                    decision: decision.clone(),
+                },
+            )
+            .await
+            .is_err()
+        {
+            return; // it ended or was taken up meanwhile
+        }
+        if let Decision::Act { plan, .. } = decision {
+            self.act(id, &plan, approved.map(|(_, by)| by)).await;
+        }
+    }
+
+    async fn act(&mut self, id: &IncidentId, plan: &HealPlan, by: Option<String>) {
+        let job = JobId(self.unique("h"));
+        let created = jobs::create(
+            &self.ports,
+            &*self.jobs,
+            &job,
+            id,
+            plan,
+            by.as_deref(),
+            self.now(),
+        )
+        .await;
+        if let Err(what) = created {
+            self.ports.tell.tell(News::Trouble { what: what.clone() });
+            let decision = Decision::Refuse {
+                why: format!("the job could not be made: {what}"),
+                evidence: Vec::new(),
+            };
+            let _ = self.change(id, &Event::Decided { decision }).await;
+            return;
+        }
+        // If this cannot be recorded the job is in the journal all the same, and a restart finds it.
+        let _ = self
+            .change(
+                id,
+                &Event::JobStarted {
+                    job: job.to_string(),
+                },
+            )
+            .await;
+        self.drive(job, id.clone());
+    }
+
+    fn drive(&self, job: JobId, incident: IncidentId) {
+        let (jobs, landed) = (self.jobs.clone(), self.handle.landed.clone());
+        tokio::spawn(async move {
+            let result = jobs.run(&job).await;
+            let _ = landed
+                .send(Landed::Ended {
+                    incident,
+                    job,
+                    result,
+                })
+                .await;
+        });
+    }
+
+    async fn ended(&mut self, id: &IncidentId, job: &JobId, result: Result<JobResult, String>) {
+        let result = match result {
+            Ok(result) => result,
+            Err(what) => {
+                // It is still in the journal, and its lease is held; a restart of the bot takes it up again.
+                let what = format!("job {job} is not driven any more: {what}");
+                return self.ports.tell.tell(News::Trouble { what });
+            }
+        };
+        let now = self.now();
+        let state = self.jobs.state(job).await.ok().flatten();
+        let settings = self.settings.clone();
+        let configured = move |runbook: &RunbookId| settings.configured_mode(runbook);
+        match jobs::settle(&self.ports, job, state.as_ref(), &result, configured, now).await {
+            Ok(Some((runbook, to, why))) => {
+                self.ports.tell.tell(News::Demoted { runbook, to, why })
+            }
+            Ok(None) => {}
+            Err(what) => self.ports.tell.tell(News::Trouble { what }),
+        }
+        let acted = jobs::acted(state.as_ref());
+        let event = Event::JobEnded {
+            job: job.to_string(),
+            result,
+            acted,
+        };
+        if self.change(id, &event).await.is_ok() {
+            // The alerts may have ended before the proof did.
+            if self.incidents.get(id).is_some_and(|one| !one.is_firing()) {
+                let _ = self.change(id, &Event::AlertsChanged).await;
+            }
+        }
+    }
+
+    /// Until the next thing is due.
+    fn pause(&self) -> std::time::Duration {
+        let now = self.now();
+        let due = self.incidents.values().filter_map(|one| match &one.state {
+            State::Holding { until, .. } => Some(*until),
+            State::Asking { expires, .. } => Some(*expires),
+            State::Refused { again, .. } => *again,
+            State::Shadow { again, .. } => Some(*again),
+            _ => None,
+        });
+        let left = due.min().map_or(TICK, |at| {
+            std::time::Duration::try_from(now.duration_until(at)).unwrap_or_default()
+        });
+        left.clamp(SHORTEST_TICK, TICK)
+    }
+}
+
+/// A sleep that owns its clock.
+trait SleepOwned {
+    fn sleep_owned(self, length: std::time::Duration) -> impl Future<Output = ()> + Send;
+}
+
+impl SleepOwned for Arc<dyn Clock> {
+    async fn sleep_owned(self, length: std::time::Duration) {
+        self.sleep(length).await;
+    }
+}
+
+/// A hold that only moves its end by some seconds is no news.
+fn worth_telling(before: &Incident, after: &Incident) -> bool {
+    match (&before.state, &after.state) {
+        (State::Holding { why: old, .. }, State::Holding { why: new, .. }) => old != new,
+        (State::Refused { why: old, .. }, State::Refused { why: new, .. }) => old != new,
+        (State::Shadow { would: old, .. }, State::Shadow { would: new, .. }) => old != new,
+        (old, new) => old != new || before.alerts.len() != after.alerts.len(),
+    }
+}
+
+/// Somebody must look now: a refusal that is new, a question, a repair that was not proven.
+fn is_page(before: &State, after: &State) -> bool {
+    match after {
+        State::Unproven { .. } | State::Asking { .. } => before.name() != after.name(),
+        State::Refused { why, again } => {
+            !matches!(before, State::Refused { why: old, .. } if old == why) && again.is_some()
+        }
+        State::TellOnly { .. } => !matches!(before, State::TellOnly { .. }),
+        _ => false,
+    }
+}

@@ -1,0 +1,504 @@
+//! The runbooks there are: the embedded ones and those of the site's directories, checked against probes, conditions and
+//! decisions, with all errors at once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use deploy_engine::{
+    condition,
+    model::{Diagnostic, Diagnostics, Document, document, load_document, parse_document},
+    probe,
+};
+use serde_json::Value;
+
+use crate::{
+    decision::{self, Entry, Settings},
+    format::{MEMBERS, Runbook, RunbookId, StepSpec, normalised, placeholder},
+};
+
+/// The runbooks that come with the program.
+const EMBEDDED: [(&str, &str); 9] = [
+    ("GAL-1.yaml", include_str!("../library/GAL-1.yaml")),
+    ("GAL-4.yaml", include_str!("../library/GAL-4.yaml")),
+    ("GAL-5.yaml", include_str!("../library/GAL-5.yaml")),
+    ("HOST-7.yaml", include_str!("../library/HOST-7.yaml")),
+    ("LB-2.yaml", include_str!("../library/LB-2.yaml")),
+    ("LB-4.yaml", include_str!("../library/LB-4.yaml")),
+    ("MEM-1.yaml", include_str!("../library/MEM-1.yaml")),
+    ("RMQ-1.yaml", include_str!("../library/RMQ-1.yaml")),
+    ("RMQ-2.yaml", include_str!("../library/RMQ-2.yaml")),
+];
+
+/// Most steps of one runbook: more is a program, not a recipe.
+const STEPS_MAX: usize = 40;
+
+/// Programs that take a text as a program, or that destroy by pattern. What a person must do has no code path here.
+const FORBIDDEN_PROGRAMS: [&str; 21] = [
+    "sh", "bash", "dash", "zsh", "ksh", "env", "xargs", "eval", "exec", "python", "python3",
+    "perl", "ruby", "awk", "find", "rm", "dd", "mkfs", "shred", "wipefs", "kill",
+];
+
+/// Words of commands that are never automatic (`RECOVERY` §1, class N), nor from here with a button.
+const FORBIDDEN_WORDS: [&str; 12] = [
+    "reset",
+    "force_reset",
+    "force_boot",
+    "forget_cluster_node",
+    "delete_queue",
+    "purge_queue",
+    "--wsrep-new-cluster",
+    "flush_all",
+    "prune",
+    "purge",
+    "lost",
+    "destroy",
+];
+
+/// All runbooks, by id.
+#[derive(Clone, Debug, Default)]
+pub struct Library {
+    runbooks: BTreeMap<RunbookId, Runbook>,
+}
+
+impl Library {
+    /// The embedded runbooks; a file of a directory replaces the embedded one with its id, or adds to them.
+    ///
+    /// # Errors
+    /// Everything that is wrong in any file, with its place.
+    pub fn load(directories: &[PathBuf]) -> Result<Self, Diagnostics> {
+        let mut errors = Diagnostics::default();
+        let mut runbooks = BTreeMap::new();
+        for (name, text) in EMBEDDED {
+            take(
+                parse_document(name, text),
+                &mut runbooks,
+                &mut BTreeSet::new(),
+                &mut errors,
+            );
+        }
+        for directory in directories {
+            let mut own = BTreeSet::new();
+            for path in files(directory, &mut errors) {
+                take(load_document(&path), &mut runbooks, &mut own, &mut errors);
+            }
+        }
+        errors.or(Self { runbooks })
+    }
+
+    /// The embedded runbooks alone.
+    ///
+    /// # Errors
+    /// As for [`Library::load`]; a test holds that there are none.
+    pub fn embedded() -> Result<Self, Diagnostics> {
+        Self::load(&[])
+    }
+
+    pub fn get(&self, id: &RunbookId) -> Option<&Runbook> {
+        self.runbooks.get(id)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Runbook> {
+        self.runbooks.values()
+    }
+}
+
+/// The settings that a decision sees: the runbook's, overridden by the site's, times in seconds.
+pub fn settings(runbook: &Runbook, overrides: &BTreeMap<String, Value>) -> Settings {
+    let own = runbook.settings.iter();
+    let site = overrides
+        .iter()
+        .filter(|(name, _)| runbook.settings.contains_key(*name));
+    own.chain(site)
+        .map(|(name, value)| (name.clone(), normalised(value)))
+        .collect()
+}
+
+fn files(directory: &Path, errors: &mut Diagnostics) -> Vec<PathBuf> {
+    let listed = std::fs::read_dir(directory)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    match listed {
+        Ok(paths) => {
+            let is_yaml = |path: &PathBuf| {
+                path.extension()
+                    .is_some_and(|extension| extension == "yaml")
+            };
+            let mut paths: Vec<PathBuf> = Vec::into_iter(paths).filter(is_yaml).collect();
+            paths.sort();
+            paths
+        }
+        Err(error) => {
+            errors.push(Diagnostic::whole_file(
+                directory.display().to_string(),
+                format!("the directory of runbooks cannot be read: {error}"),
+            ));
+            Vec::new()
+        }
+    }
+}
+
+fn take(
+    loaded: Result<document::Document<Runbook>, Diagnostics>,
+    runbooks: &mut BTreeMap<RunbookId, Runbook>,
+    own: &mut BTreeSet<RunbookId>,
+    errors: &mut Diagnostics,
+) {
+    match loaded {
+        Err(found) => errors.extend(found),
+        Ok(document) => {
+            errors.extend(check(&document));
+            let id = document.value.runbook.clone();
+            if !own.insert(id.clone()) {
+                errors.push(document.error_at(
+                    &["runbook"],
+                    format!("{id} is there twice in this directory"),
+                ));
+            }
+            runbooks.insert(id, document.value);
+        }
+    }
+}
+
+/// Everything that the schema cannot say. Pure.
+fn check(document: &Document<Runbook>) -> Diagnostics {
+    let mut checker = Checker {
+        document,
+        errors: Diagnostics::default(),
+    };
+    let runbook = &document.value;
+    let Some(entry) = checker.decision(&runbook.decide) else {
+        return checker.errors;
+    };
+    checker.probes(&["evidence"], &runbook.evidence);
+    checker.evidence(entry);
+    checker.settings(entry);
+    checker.budget();
+    if runbook.alerts.is_empty() {
+        checker.error(&["alerts"], "expected at least one alert; found none");
+    }
+    if runbook.steps.is_empty() || runbook.steps.len() > STEPS_MAX {
+        checker.error(
+            &["steps"],
+            format!(
+                "expected 1 to {STEPS_MAX} steps; found {}",
+                runbook.steps.len()
+            ),
+        );
+    }
+    for (index, step) in runbook.steps.iter().enumerate() {
+        checker.step(index, step, entry);
+    }
+    checker.covers_roles(entry);
+    for role in &runbook.affects {
+        checker.role(&["affects"], role, entry);
+    }
+    checker.condition(&["proof", "condition"], &runbook.proof.condition);
+    checker.role(
+        &["proof", "on"],
+        runbook.proof.on.as_deref().unwrap_or(MEMBERS),
+        entry,
+    );
+    checker.placeholders(&["proof", "with"], &runbook.proof.with, entry);
+    if runbook.proof.settle >= runbook.proof.deadline || runbook.proof.settle.0.0 == 0 {
+        checker.error(
+            &["proof", "deadline"],
+            "expected a settle time above nothing and a deadline after it",
+        );
+    }
+    checker.errors
+}
+
+struct Checker<'a> {
+    document: &'a Document<Runbook>,
+    errors: Diagnostics,
+}
+
+impl Checker<'_> {
+    fn error(&mut self, path: &[&str], message: impl Into<String>) {
+        self.errors.push(self.document.error_at(path, message));
+    }
+
+    fn unknown<'n>(
+        &mut self,
+        path: &[&str],
+        what: &str,
+        name: &str,
+        known: impl IntoIterator<Item = &'n str>,
+    ) {
+        let error = self
+            .document
+            .error_at(path, format!("there is no {what} of this name"));
+        self.errors
+            .push(error.found(name).did_you_mean(name, known));
+    }
+
+    fn decision(&mut self, name: &str) -> Option<&'static Entry> {
+        let found = decision::find(name);
+        if found.is_none() {
+            self.unknown(
+                &["decide"],
+                "decision",
+                name,
+                decision::registry().map(|entry| entry.name),
+            );
+        }
+        found
+    }
+
+    fn condition(&mut self, path: &[&str], name: &str) {
+        if condition::find(name).is_none() {
+            self.unknown(
+                path,
+                "condition",
+                name,
+                condition::registry().map(|one| one.name()),
+            );
+        }
+    }
+
+    fn probes(&mut self, path: &[&str], names: &[String]) {
+        for (index, name) in names.iter().enumerate() {
+            if probe::find(name).is_none() {
+                let index = index.to_string();
+                let path: Vec<&str> = path.iter().copied().chain([index.as_str()]).collect();
+                self.unknown(
+                    &path,
+                    "probe",
+                    name,
+                    probe::registry().map(|one| one.name()),
+                );
+            }
+        }
+    }
+
+    fn evidence(&mut self, entry: &Entry) {
+        let asked = &self.document.value.evidence;
+        let missing: Vec<&str> = entry
+            .evidence
+            .iter()
+            .copied()
+            .filter(|probe| !asked.iter().any(|one| one == probe))
+            .collect();
+        if !missing.is_empty() {
+            self.error(
+                &["evidence"],
+                format!("{} also reads {}", entry.name, missing.join(", ")),
+            );
+        }
+    }
+
+    fn settings(&mut self, entry: &Entry) {
+        let set = &self.document.value.settings;
+        for name in set
+            .keys()
+            .filter(|name| !entry.settings.contains(&name.as_str()))
+        {
+            let path = ["settings", name.as_str()];
+            self.unknown(&path, "setting", name, entry.settings.iter().copied());
+        }
+        let missing: Vec<&str> = entry
+            .settings
+            .iter()
+            .copied()
+            .filter(|name| !set.contains_key(*name))
+            .collect();
+        if !missing.is_empty() {
+            self.error(
+                &["decide"],
+                format!("{} needs the settings {}", entry.name, missing.join(", ")),
+            );
+        }
+    }
+
+    fn budget(&mut self) {
+        let budget = &self.document.value.budget;
+        if budget.per_target.is_empty() || budget.at_once == 0 {
+            self.error(
+                &["budget"],
+                "expected a limit per target, and at least one repair at once",
+            );
+        }
+        let span = crate::budget::LEDGER_SPAN.as_secs();
+        let windows = budget.per_target.iter().chain(&budget.per_site);
+        if windows
+            .into_iter()
+            .any(|window| i64::from(window.window.0.0) > span || window.count == 0)
+        {
+            self.error(
+                &["budget"],
+                "expected windows of at most 7d and counts above nothing",
+            );
+        }
+    }
+
+    fn role(&mut self, path: &[&str], name: &str, entry: &Entry) {
+        if name != MEMBERS && !entry.roles.iter().any(|role| role.name == name) {
+            let known = entry.roles.iter().map(|role| role.name).chain([MEMBERS]);
+            self.unknown(path, &format!("role of {}", entry.name), name, known);
+        }
+    }
+
+    fn placeholders(&mut self, path: &[&str], with: &BTreeMap<String, Value>, entry: &Entry) {
+        for value in with
+            .values()
+            .filter_map(Value::as_str)
+            .filter_map(placeholder)
+        {
+            if !entry.parameters.contains(&value) {
+                self.unknown(path, "parameter", value, entry.parameters.iter().copied());
+            }
+        }
+    }
+
+    fn step(&mut self, index: usize, step: &StepSpec, entry: &Entry) {
+        let number = index.to_string();
+        let at = ["steps", number.as_str()];
+        let field = |name: &'static str| ["steps".to_owned(), number.clone(), name.to_owned()];
+        let kinds = [
+            step.snapshot.is_some(),
+            step.run.is_some(),
+            step.wait.is_some(),
+        ];
+        let kind_count = kinds.iter().filter(|is| **is).count();
+        if kind_count > 1 || (kind_count == 0 && step.then.is_none()) {
+            self.error(
+                &at,
+                "expected exactly one of snapshot, run, wait, or then alone",
+            );
+        }
+        if (index == 0) != step.snapshot.is_some() {
+            self.error(
+                &at,
+                "expected a snapshot as the first step and nowhere else (gate G9)",
+            );
+        }
+        for name in step.guard.iter().chain(&step.unless).chain(&step.then) {
+            self.condition(&at, name);
+        }
+        if let Some(probes) = &step.snapshot {
+            let path = field("snapshot");
+            self.probes(&path.each_ref().map(String::as_str), probes);
+        }
+        for guard in &step.guards {
+            self.condition(&at, &guard.condition);
+            self.role(&at, &guard.on, entry);
+        }
+        match &step.on {
+            Some(role) if role == MEMBERS && step.run.is_some() => {
+                self.error(
+                    &at,
+                    "expected a role of the decision: a command is never run on \"all members\"",
+                );
+            }
+            Some(role) => {
+                let path = field("on");
+                self.role(&path.each_ref().map(String::as_str), role, entry);
+            }
+            None if step.snapshot.is_none() => {
+                self.error(&at, "expected `on`: the role that it is about")
+            }
+            None => {}
+        }
+        if step.then.is_some() != step.within.is_some() {
+            self.error(&at, "`then` and `within` belong together");
+        }
+        self.placeholders(&at, &step.with, entry);
+        if let Some(argv) = &step.run {
+            self.command(&at, step, argv, entry);
+        }
+        if let Some(undo) = &step.undo {
+            self.argv(&at, undo, entry);
+        }
+    }
+
+    fn command(&mut self, at: &[&str], step: &StepSpec, argv: &[String], entry: &Entry) {
+        self.argv(at, argv, entry);
+        if step.effect.is_none() || step.timeout.is_none() || step.title.is_empty() {
+            self.error(at, "a command needs a title, an effect and a timeout");
+        }
+        if step.guard.is_none() && step.guards.is_empty() {
+            self.error(
+                at,
+                "a command needs a guard that is asked in the same breath (gate G11)",
+            );
+        }
+        if step.effect == Some(deploy_engine::job::Effect::Once) && step.unless.is_none() {
+            self.error(
+                at,
+                "a command that must not happen twice needs `unless`, which decides after a loss",
+            );
+        }
+    }
+
+    fn argv(&mut self, at: &[&str], argv: &[String], entry: &Entry) {
+        let Some(program) = argv.first() else {
+            return self.error(at, "expected a command; found an empty list");
+        };
+        let name = program.rsplit('/').next().unwrap_or_default();
+        if FORBIDDEN_PROGRAMS.contains(&name) || placeholder(program).is_some() {
+            self.error(
+                at,
+                format!(
+                    "{program} is not run by runbooks: no shell, nothing that destroys by pattern"
+                ),
+            );
+        }
+        if let Some(word) = argv
+            .iter()
+            .find(|word| FORBIDDEN_WORDS.contains(&word.as_str()))
+        {
+            self.error(
+                at,
+                format!("{word} is never automatic: it is left to people"),
+            );
+        }
+        for name in argv.iter().filter_map(|word| placeholder(word)) {
+            if !entry.parameters.contains(&name) {
+                self.unknown(at, "parameter", name, entry.parameters.iter().copied());
+            }
+        }
+    }
+
+    /// A role that the decision gives and no step uses would be a silent "nothing to do".
+    fn covers_roles(&mut self, entry: &Entry) {
+        let runbook = &self.document.value;
+        let used = |name: &str| {
+            runbook.steps.iter().any(|step| {
+                step.on.as_deref() == Some(name) || step.guards.iter().any(|guard| guard.on == name)
+            })
+        };
+        let acts = entry.roles.iter().any(|role| {
+            runbook
+                .steps
+                .iter()
+                .any(|step| step.run.is_some() && step.on.as_deref() == Some(role.name))
+        });
+        let unused: Vec<&str> = entry
+            .roles
+            .iter()
+            .filter(|role| role.optional && !used(role.name))
+            .map(|role| role.name)
+            .collect();
+        if !acts {
+            self.error(
+                &["steps"],
+                "expected at least one command on a role of the decision",
+            );
+        }
+        if !unused.is_empty() {
+            self.error(
+                &["steps"],
+                format!(
+                    "no step is about {}, which {} may give",
+                    unused.join(", "),
+                    entry.name
+                ),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "library_tests.rs"]
+mod tests;
