@@ -181,3 +181,6 @@ fn migrate_error(path: &Path, error: &MigrateError) -> StoreError {
         _ => StoreError::Version { path, found },
     }
 }
+
+#[cfg(test)]
+mod tests;

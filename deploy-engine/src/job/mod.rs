@@ -5,6 +5,7 @@
 
 mod event;
 mod graph;
+mod illegal;
 mod journal;
 mod memory;
 mod next;
@@ -13,16 +14,14 @@ mod step;
 
 pub use event::{JobEvent, JobId, JobKind, JobResult, StepEnd, StepProgress};
 pub use graph::STEPS_MAX;
+pub use illegal::{Illegal, IllegalEvent};
 pub use journal::{
     Journal, JournalError, LEASE_SECONDS, Lease, LeaseError, LeaseRecord, next_token,
     scopes_conflict,
 };
 pub use memory::MemoryJournal;
 pub use next::{HOLD_POLL_SECONDS, Next};
-pub use state::{
-    Hold, Holder, Illegal, IllegalEvent, Job, JobState, LOST_ATTEMPTS, StepPhase, StepRun,
-    UNDO_ATTEMPTS,
-};
+pub use state::{Hold, Holder, Job, JobState, LOST_ATTEMPTS, StepPhase, StepRun, UNDO_ATTEMPTS};
 pub use step::{Action, CheckMode, Effect, Step, StepId};
 
 #[cfg(test)]

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Effect, JobEvent, JobId, JobKind, JobResult, Step, StepEnd, StepId, graph};
+use super::{
+    Effect, Illegal, IllegalEvent, JobEvent, JobId, JobKind, JobResult, Step, StepEnd, StepId,
+    graph,
+};
 
 /// Attempts in all at a step whose outcome was lost: two repeats cover a killed worker and a power cut; a third loss is a
 /// fault of its own. Nothing but a loss is ever repeated by itself.
@@ -104,8 +107,9 @@ pub struct Job {
     pub created_at: Timestamp,
     #[serde(serialize_with = "as_slice")]
     pub steps: Arc<[Step]>,
-    /// One for each step, in the same order.
-    pub runs: Vec<StepRun>,
+    /// One for each step, in the same order. Shared, so that a gate that thinks about a state costs the next one little.
+    #[serde(serialize_with = "as_runs")]
+    pub runs: Vec<Arc<StepRun>>,
     pub lease: Option<Holder>,
     pub hold: Option<Hold>,
     pub cancelled_by: Option<String>,
@@ -126,53 +130,6 @@ pub struct Job {
 pub struct JobState {
     job: Option<Job>,
     length: u64,
-}
-
-/// An event that cannot follow in this state: the journal or the runner is wrong, and nothing may be done on its strength.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{event} is illegal when {state}: {why}")]
-pub struct IllegalEvent {
-    pub event: String,
-    pub state: String,
-    pub why: Illegal,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Illegal {
-    #[error("expected the job to be created first")]
-    NotCreated,
-    #[error("the job was created before")]
-    CreatedTwice,
-    #[error("nothing follows a finished job")]
-    AlreadyFinished,
-    #[error("{0}")]
-    BadSteps(String),
-    #[error("expected a token above {held}, found {found}")]
-    TokenNotGrowing { held: u64, found: u64 },
-    #[error("expected a lease first")]
-    NoLease,
-    #[error("the job has {steps} steps")]
-    UnknownStep { steps: usize },
-    #[error("expected attempt {expected}, found attempt {found}")]
-    WrongAttempt { expected: u32, found: u32 },
-    #[error("it needs step {need}, which is not done")]
-    NeedNotDone { need: StepId },
-    #[error("no step may start: {0}")]
-    Stopping(&'static str),
-    #[error("the step is not waiting to be started")]
-    NotStartable,
-    #[error("the step does not run")]
-    NotRunning,
-    #[error("only a refusal or a step with nothing to do ends without having been started")]
-    EndedWithoutStart,
-    #[error("there is nothing to undo")]
-    NotUndoable,
-    #[error("the job is not held")]
-    NotHeld,
-    #[error("step {step} still runs")]
-    StillRunning { step: StepId },
-    #[error("step {step} has not succeeded")]
-    NotSucceeded { step: StepId },
 }
 
 impl JobState {
@@ -212,11 +169,7 @@ impl JobState {
     /// # Errors
     /// [`IllegalEvent`], which names the event, the state and what was expected.
     pub fn apply(self, at: Timestamp, event: &JobEvent) -> Result<Self, IllegalEvent> {
-        let illegal = |state: &str, why| IllegalEvent {
-            event: name(event),
-            state: format!("the job is {state}"),
-            why,
-        };
+        let illegal = |state, why| IllegalEvent::new(event, state, why);
         let job = match self.job {
             None => Job::created(at, event).map_err(|why| illegal("not created", why))?,
             Some(job) if job.finished.is_some() => {
@@ -259,7 +212,7 @@ impl Job {
             requested_by: requested_by.clone(),
             scope: scope.clone(),
             created_at: at,
-            runs: vec![run; steps.len()],
+            runs: vec![Arc::new(run); steps.len()],
             steps: steps.as_slice().into(),
             lease: None,
             hold: None,
@@ -317,7 +270,7 @@ impl Job {
 
     fn step_started(&mut self, at: Timestamp, id: StepId, attempt: u32) -> Result<(), Illegal> {
         self.may_start(id, attempt)?;
-        let run = &mut self.runs[id.0 as usize];
+        let run = Arc::make_mut(&mut self.runs[id.0 as usize]);
         if run.attempts == 0 {
             run.started_at = Some(at);
             self.started.push(id);
@@ -348,7 +301,7 @@ impl Job {
                 return Err(Illegal::NotRunning);
             }
         }
-        self.runs[id.0 as usize].phase = StepPhase::Ended {
+        Arc::make_mut(&mut self.runs[id.0 as usize]).phase = StepPhase::Ended {
             end: end.clone(),
             at,
         };
@@ -373,7 +326,7 @@ impl Job {
         }
         same_attempt(run.undo_attempts + 1, attempt)?;
         let end = run.end().cloned().ok_or(Illegal::NotUndoable)?;
-        let run = &mut self.runs[id.0 as usize];
+        let run = Arc::make_mut(&mut self.runs[id.0 as usize]);
         run.undo_attempts = attempt;
         run.phase = StepPhase::Undoing {
             end,
@@ -400,7 +353,7 @@ impl Job {
         };
         same_attempt(*running, attempt)?;
         let end = end.clone();
-        self.runs[id.0 as usize].phase = StepPhase::Undone {
+        Arc::make_mut(&mut self.runs[id.0 as usize]).phase = StepPhase::Undone {
             end,
             undo: undo.clone(),
             at,
@@ -453,7 +406,8 @@ impl Job {
     }
 
     fn run(&self, id: StepId) -> Result<&StepRun, Illegal> {
-        self.runs.get(id.0 as usize).ok_or(Illegal::UnknownStep {
+        let run = self.runs.get(id.0 as usize).map(Arc::as_ref);
+        run.ok_or(Illegal::UnknownStep {
             steps: self.steps.len(),
         })
     }
@@ -541,6 +495,10 @@ fn as_slice<S: serde::Serializer>(steps: &Arc<[Step]>, to: S) -> Result<S::Ok, S
     steps.as_ref().serialize(to)
 }
 
+fn as_runs<S: serde::Serializer>(runs: &[Arc<StepRun>], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(runs.iter().map(Arc::as_ref))
+}
+
 fn same_attempt(expected: u32, found: u32) -> Result<(), Illegal> {
     if expected == found {
         Ok(())
@@ -555,21 +513,4 @@ fn ends_without_start(end: &StepEnd) -> bool {
         end,
         StepEnd::Refused { .. } | StepEnd::Done { changed: false, .. }
     )
-}
-
-fn name(event: &JobEvent) -> String {
-    let step = |what: &str, step: &StepId| format!("{what} of step {step}");
-    match event {
-        JobEvent::Created { .. } => "Created".to_owned(),
-        JobEvent::Leased { token, .. } => format!("Leased with token {token}"),
-        JobEvent::StepStarted { step: id, .. } => step("StepStarted", id),
-        JobEvent::Evidence { step: id, .. } => step("Evidence", id),
-        JobEvent::StepEnded { step: id, .. } => step("StepEnded", id),
-        JobEvent::UndoStarted { step: id, .. } => step("UndoStarted", id),
-        JobEvent::UndoEnded { step: id, .. } => step("UndoEnded", id),
-        JobEvent::Held { .. } => "Held".to_owned(),
-        JobEvent::HoldReleased => "HoldReleased".to_owned(),
-        JobEvent::CancelRequested { .. } => "CancelRequested".to_owned(),
-        JobEvent::Finished { .. } => "Finished".to_owned(),
-    }
 }

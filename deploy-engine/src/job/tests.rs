@@ -379,7 +379,7 @@ proptest! {
     ) {
         let state = drive(heal, &steps, &ends, cancel_at);
         let job = state.job().unwrap();
-        let all_done = job.runs.iter().all(StepRun::is_done);
+        let all_done = job.runs.iter().all(|run| run.is_done());
         prop_assert_eq!(state.result() == Some(&JobResult::Succeeded), all_done);
         if !heal && job.cancelled_by.is_none() {
             for (run, blocked) in job.runs.iter().zip(job.blocked()) {

@@ -5,8 +5,10 @@
 //! any point, steps that were started are asked for on their hosts before anything is repeated.
 
 mod act;
+mod book;
 mod check;
 mod drive;
+mod flight;
 mod host;
 mod outcome;
 mod policy;

@@ -1,0 +1,246 @@
+//! Alerts, messages, approvals, and what else is kept.
+
+use jiff::SignedDuration;
+use serde_json::json;
+
+use super::{at, open};
+use crate::store::{
+    AlertKey, AlertRow, Approval, ApprovalState, AuditEntry, DecideError, IncidentRow, MessageKey,
+    Repair, RepairOutcome, Store, Trust, TrustMode,
+};
+
+fn alert(fingerprint: &str, firing: bool, second: i64) -> AlertRow {
+    AlertRow {
+        key: AlertKey {
+            source: "prometheus".into(),
+            fingerprint: fingerprint.into(),
+        },
+        name: "InstanceDown".into(),
+        firing,
+        starts_at: at(0),
+        updated_at: at(second),
+        body: json!({"labels": {"quote": "it's \"quoted\" — ⟦x⟧"}}),
+    }
+}
+
+#[tokio::test]
+async fn a_fold_sees_what_is_known_and_writes_what_it_decides() {
+    let (_dir, store) = open().await;
+    let rows = [alert("a", true, 1), alert("b", true, 1)];
+    let keys: Vec<_> = rows.iter().map(|row| row.key.clone()).collect();
+    let new = store
+        .fold_alerts(&keys, |known| (rows.to_vec(), known.len()))
+        .await
+        .unwrap();
+    assert_eq!(new, 0);
+    assert_eq!(store.firing_alerts(10).await.unwrap().len(), 2);
+    assert_eq!(store.alert(&keys[0]).await.unwrap().unwrap(), rows[0]);
+
+    let known = store
+        .fold_alerts(&keys, |known| (vec![alert("b", false, 9)], known))
+        .await
+        .unwrap();
+    assert_eq!(known[&keys[1]], rows[1]);
+    assert_eq!(store.count_firing().await.unwrap(), 1);
+    assert_eq!(store.prune_alerts(at(10)).await.unwrap(), 1);
+    assert_eq!(store.alert(&keys[1]).await.unwrap(), None);
+}
+
+async fn say(store: &Store, key: &MessageKey, text: &str, now: i64) -> u64 {
+    store.say(key, 1, &json!(text), at(now)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_message_is_edited_in_place_and_nothing_wanted_is_lost() {
+    let (_dir, store) = open().await;
+    let key = MessageKey {
+        room: "!ops".into(),
+        subject: "job:j1".into(),
+    };
+    assert_eq!(say(&store, &key, "one", 1).await, 1);
+    assert_eq!(say(&store, &key, "one", 2).await, 1, "the same words again");
+    assert_eq!(say(&store, &key, "two", 3).await, 2);
+    let pending = store.pending_messages(at(4), 10).await.unwrap();
+    assert_eq!(
+        (pending.len(), pending[0].wanted, &pending[0].body),
+        (1, 2, &json!("two"))
+    );
+
+    // The server is away: it waits, and more severe words overtake it.
+    store.message_failed(&key, "503", at(60)).await.unwrap();
+    assert_eq!(store.pending_messages(at(59), 10).await.unwrap(), []);
+    let urgent = MessageKey {
+        subject: "incident:i1".into(),
+        ..key.clone()
+    };
+    store.say(&urgent, 9, &json!("down"), at(50)).await.unwrap();
+    let pending = store.pending_messages(at(61), 10).await.unwrap();
+    assert_eq!(pending[0].key, urgent);
+    assert_eq!(
+        (pending[1].tries, pending[1].error.as_deref()),
+        (1, Some("503"))
+    );
+
+    // Revision 2 was sent while revision 3 was being said.
+    assert_eq!(say(&store, &key, "three", 62).await, 3);
+    store.message_sent(&key, 2, "$event").await.unwrap();
+    let pending = store.pending_messages(at(63), 10).await.unwrap();
+    assert!(
+        pending
+            .iter()
+            .any(|message| message.key == key && message.sent == 2)
+    );
+    store.message_sent(&key, 3, "$event").await.unwrap();
+    let subject = store.subject_of("!ops", "$event").await.unwrap();
+    assert_eq!(subject.as_deref(), Some("job:j1"));
+    assert_eq!(store.prune_messages(at(90)).await.unwrap(), 1);
+}
+
+fn request(id: &str) -> Approval {
+    Approval {
+        id: id.into(),
+        digest: "d1".into(),
+        requested_by: "alice".into(),
+        created_at: at(0),
+        expires_at: at(0) + SignedDuration::from_mins(10),
+        state: ApprovalState::Pending,
+        decided_by: None,
+        decided_at: None,
+        body: json!({}),
+    }
+}
+
+#[tokio::test]
+async fn an_approval_is_decided_once_used_once_for_its_digest_before_it_expires() {
+    let (_dir, store) = open().await;
+    for id in ["a1", "a2", "a3"] {
+        store.request_approval(&request(id)).await.unwrap();
+    }
+    let early = store.use_approval("a1", "d1", at(1)).await;
+    assert!(
+        matches!(early, Err(DecideError::NotApproved { .. })),
+        "{early:?}"
+    );
+    store.decide("a1", true, "bob", at(2)).await.unwrap();
+    let second = store.decide("a1", false, "carol", at(3)).await;
+    assert!(
+        matches!(&second, Err(DecideError::Decided { by, .. }) if by == "bob"),
+        "{second:?}"
+    );
+    let other = store.use_approval("a1", "d2", at(4)).await;
+    assert!(
+        matches!(other, Err(DecideError::OtherDigest { .. })),
+        "{other:?}"
+    );
+    store.use_approval("a1", "d1", at(5)).await.unwrap();
+    let twice = store.use_approval("a1", "d1", at(6)).await;
+    assert!(
+        matches!(twice, Err(DecideError::NotApproved { .. })),
+        "{twice:?}"
+    );
+
+    store.decide("a2", true, "bob", at(2)).await.unwrap();
+    let late = store.use_approval("a2", "d1", at(600)).await;
+    assert!(matches!(late, Err(DecideError::Expired { .. })), "{late:?}");
+    let late = store.decide("a3", true, "bob", at(600)).await;
+    assert!(matches!(late, Err(DecideError::Expired { .. })), "{late:?}");
+    assert_eq!(store.open_approvals(at(1)).await.unwrap().len(), 1);
+    assert_eq!(store.open_approvals(at(600)).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_chat_event_is_claimed_once() {
+    let (dir, store) = open().await;
+    assert!(store.claim("matrix", "$1", at(0)).await.unwrap());
+    store.close().await;
+    let store = Store::open(dir.path()).await.unwrap();
+    assert!(!store.claim("matrix", "$1", at(1)).await.unwrap());
+    assert!(store.claim("console", "$1", at(1)).await.unwrap());
+    assert_eq!(store.prune_claims(at(1)).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn values_incidents_repairs_and_trust_come_back() {
+    let (_dir, store) = open().await;
+    store.put("matrix", "sync", "s1").await.unwrap();
+    store.put("matrix", "sync", "s2").await.unwrap();
+    assert_eq!(
+        store.get("matrix", "sync").await.unwrap().as_deref(),
+        Some("s2")
+    );
+    store.delete("matrix", "sync").await.unwrap();
+    assert_eq!(store.list("matrix").await.unwrap(), []);
+
+    let mut incident = IncidentRow {
+        id: "i1".into(),
+        state: "open".into(),
+        service: Some("mariadb".into()),
+        runbook: None,
+        opened_at: at(0),
+        closed_at: None,
+        body: json!({"alerts": ["a"]}),
+    };
+    store.put_incident(&incident).await.unwrap();
+    assert_eq!(store.open_incidents().await.unwrap(), [incident.clone()]);
+    incident.closed_at = Some(at(9));
+    store.put_incident(&incident).await.unwrap();
+    assert_eq!(store.open_incidents().await.unwrap(), []);
+    assert_eq!(
+        store.incidents_since(at(0), 10).await.unwrap(),
+        [incident.clone()]
+    );
+    assert_eq!(store.incident("i1").await.unwrap(), Some(incident));
+
+    let mut repair = Repair {
+        job: "j1".into(),
+        runbook: "GAL-1".into(),
+        targets: vec!["domain:mariadb".into(), "host:ctl1".into()],
+        at: at(0),
+        by: "automation".into(),
+        outcome: None,
+        ended_at: None,
+    };
+    store.repair_started(&repair).await.unwrap();
+    store.repair_started(&repair).await.unwrap();
+    assert_eq!(store.repairs_since(at(0)).await.unwrap(), [repair.clone()]);
+    store
+        .repair_ended("j1", RepairOutcome::Unverified, at(5))
+        .await
+        .unwrap();
+    repair.outcome = Some(RepairOutcome::Unverified);
+    repair.ended_at = Some(at(5));
+    assert_eq!(store.repairs_of("GAL-1", 5).await.unwrap(), [repair]);
+    assert_eq!(store.repairs_since(at(1)).await.unwrap(), []);
+
+    let trust = Trust {
+        runbook: "GAL-1".into(),
+        mode: TrustMode::Ask,
+        changed_at: at(0),
+        changed_by: "alice".into(),
+        body: json!({"why": "drill passed"}),
+    };
+    store.put_trust(&trust).await.unwrap();
+    assert_eq!(store.trust().await.unwrap(), [trust]);
+}
+
+#[tokio::test]
+async fn the_audit_log_cannot_be_changed() {
+    let (_dir, store) = open().await;
+    let entry = AuditEntry {
+        at: at(0),
+        who: "@alice:example.org".into(),
+        action: "halt".into(),
+        target: "site:demo".into(),
+        body: json!({}),
+    };
+    store.audit(&entry).await.unwrap();
+    for sql in ["DELETE FROM audit", "UPDATE audit SET who = 'nobody'"] {
+        let changed = sqlx::query(sql).execute(&store.writer).await;
+        assert!(changed.unwrap_err().to_string().contains("append-only"));
+    }
+    assert_eq!(
+        store.audit_log(Some("site:demo"), 5).await.unwrap(),
+        [entry]
+    );
+    assert_eq!(store.audit_log(Some("site:other"), 5).await.unwrap(), []);
+}
