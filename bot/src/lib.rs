@@ -1,7 +1,9 @@
 //! The bot: chat, rights, store, web and the wiring of everything else.
 #![recursion_limit = "256"] // matrix-sdk's futures are deep
 
+pub mod chat;
 pub mod command;
+pub mod config;
 pub mod rights;
 pub mod store;
 pub mod wording;
