@@ -1,7 +1,9 @@
 //! Chats behind one trait. A chat is a projection of the journal: when it is dead, words wait in the store and nothing else does.
 
+pub mod console;
 pub mod matrix;
 pub mod office;
+pub mod view;
 
 use std::fmt;
 
@@ -90,7 +92,7 @@ pub struct Post {
 }
 
 /// Words of a person.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Incoming {
     pub room: Room,
     pub who: Identity,
@@ -98,6 +100,19 @@ pub struct Incoming {
     /// The chat's name of the event: handled at most once.
     pub event: String,
     pub said: Said,
+    /// Whoever waits for the end of it: a script says its next line only then.
+    pub done: Option<Done>,
+}
+
+/// Tells a waiting adapter how a command ended. Dropping it counts as failed.
+#[derive(Debug)]
+pub struct Done(pub tokio::sync::oneshot::Sender<bool>);
+
+impl Done {
+    pub fn tell(self, ok: bool) {
+        // Nobody waits any more: that is no error.
+        let _ = self.0.send(ok);
+    }
 }
 
 /// When words were said, as far as it matters: what was said to a bot that was not there is not done later.

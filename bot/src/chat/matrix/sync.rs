@@ -231,6 +231,7 @@ impl Ears<'_> {
             text: text.to_owned(),
             event: message.event_id.to_string(),
             said: said(age(raw, now), now, self.since),
+            done: None,
         })
     }
 }
@@ -324,6 +325,7 @@ mod tests {
             text: text.into(),
             event: text.into(),
             said,
+            done: None,
         };
         let away = Said::WhileAway { others: 0 };
         let heard = vec![
