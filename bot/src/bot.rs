@@ -100,7 +100,9 @@ impl Bot {
             body: json!({ "line": line.chars().take(command::LINE_LIMIT_BYTES).collect::<String>() }),
         };
         let written = self.store.audit(&entry).await;
-        written.inspect_err(|error| tracing::error!(%error, "the audit log cannot be written")).is_ok()
+        written
+            .inspect_err(|error| tracing::error!(%error, "the audit log cannot be written"))
+            .is_ok()
     }
 
     /// Handles what a person said in a chat; answers there.
@@ -115,7 +117,11 @@ impl Bot {
 
     async fn hear_and_answer(&self, incoming: &Incoming) -> bool {
         let space = format!("chat:{}", incoming.room.adapter);
-        match self.store.claim(&space, &incoming.event, Timestamp::now()).await {
+        match self
+            .store
+            .claim(&space, &incoming.event, Timestamp::now())
+            .await
+        {
             Ok(true) => {}
             Ok(false) => return true,
             Err(error) => {
@@ -127,10 +133,16 @@ impl Bot {
             return false;
         }
         let answer = match incoming.said {
-            Said::Now => self.handle(&incoming.who, self.place(&incoming.room), &incoming.text).await,
+            Said::Now => {
+                self.handle(&incoming.who, self.place(&incoming.room), &incoming.text)
+                    .await
+            }
             Said::WhileAway { others } => missed(others),
         };
-        let said = self.office.reply(&incoming.room, &incoming.event, answer.message.clone()).await;
+        let said = self
+            .office
+            .reply(&incoming.room, &incoming.event, answer.message.clone())
+            .await;
         if let Err(error) = said {
             tracing::error!(%error, "an answer could not be queued");
         }
@@ -148,11 +160,19 @@ impl Bot {
         use deploy_engine::job::JobResult;
 
         use crate::jobs::Ended;
-        matches!(self.jobs.wait(job).await, Ok(Ended::Finished(JobResult::Succeeded)))
+        matches!(
+            self.jobs.wait(job).await,
+            Ok(Ended::Finished(JobResult::Succeeded))
+        )
     }
 
     fn place(&self, room: &Room) -> Place {
-        let matrix = self.config.chat.matrix.as_ref().filter(|_| room.adapter == "matrix");
+        let matrix = self
+            .config
+            .chat
+            .matrix
+            .as_ref()
+            .filter(|_| room.adapter == "matrix");
         let configured =
             matrix.and_then(|matrix| matrix.rooms.iter().find(|known| known.room == room.room));
         let prefix = self.office.prefix_of(&room.adapter);
@@ -166,7 +186,10 @@ impl Bot {
 
     fn may_answer_stranger(&self, who: &Identity) -> bool {
         let now = Timestamp::now();
-        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut strangers = self
+            .strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         strangers.retain(|_, at| now.duration_since(*at) < STRANGER_EVERY);
         if strangers.contains_key(who) || strangers.len() >= STRANGERS_MAX {
             return false;
@@ -179,8 +202,13 @@ impl Bot {
 fn missed(others: usize) -> Answer {
     let count = match others {
         0 => "I was away when you said this, and did not run it".to_owned(),
-        others => format!("I was away when this and {others} commands before it were said, and ran none"),
+        others => {
+            format!("I was away when this and {others} commands before it were said, and ran none")
+        }
     };
     let message = Message::new(Severity::Refused, count).hint("say again what you still want");
-    Answer { ok: false, ..Answer::new(message) }
+    Answer {
+        ok: false,
+        ..Answer::new(message)
+    }
 }

@@ -53,17 +53,29 @@ impl Halt {
                 why: "the stored halt cannot be read; `resume` ends it".to_owned(),
             })),
         };
-        Ok(Self { store, now: Arc::new(RwLock::new(now)) })
+        Ok(Self {
+            store,
+            now: Arc::new(RwLock::new(now)),
+        })
     }
 
     pub fn now(&self) -> Option<Halted> {
-        self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.now
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Takes effect at once, also when the store cannot keep it.
     pub async fn halt(&self, halted: Halted) -> Result<(), StoreError> {
         self.set(Some(halted.clone()));
-        self.store.put(SPACE, KEY, &serde_json::to_string(&halted).unwrap_or_default()).await
+        self.store
+            .put(
+                SPACE,
+                KEY,
+                &serde_json::to_string(&halted).unwrap_or_default(),
+            )
+            .await
     }
 
     /// Ends it, first in the store.
@@ -89,7 +101,10 @@ pub struct HaltGate {
 impl StepGate for HaltGate {
     async fn before(&self, id: &JobId, job: &JobState, step: &Step, now: Timestamp) -> GateVerdict {
         match self.halt.now() {
-            Some(halted) => GateVerdict::Hold { until: None, why: halted.to_string() },
+            Some(halted) => GateVerdict::Hold {
+                until: None,
+                why: halted.to_string(),
+            },
             None => self.then.before(id, job, step, now).await,
         }
     }
@@ -102,7 +117,10 @@ impl StepGate for HaltGate {
         now: Timestamp,
     ) -> GateVerdict {
         match self.halt.now() {
-            Some(halted) => GateVerdict::Hold { until: None, why: halted.to_string() },
+            Some(halted) => GateVerdict::Hold {
+                until: None,
+                why: halted.to_string(),
+            },
             None => self.then.before_undo(id, job, step, now).await,
         }
     }

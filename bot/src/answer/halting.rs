@@ -11,7 +11,11 @@ use crate::{
 
 impl Bot {
     pub(super) async fn halt_all(&self, asked: &Asked, why: String) -> Result<Answer, Answer> {
-        let halted = Halted { by: asked.permit.who().clone(), at: Timestamp::now(), why };
+        let halted = Halted {
+            by: asked.permit.who().clone(),
+            at: Timestamp::now(),
+            why,
+        };
         self.halt.halt(halted.clone()).await?;
         let open = self.store.jobs(true, super::looking::JOBS_SHOWN).await?;
         let message = Message::new(Severity::Attention, "Halted: no new step starts")

@@ -29,7 +29,11 @@ impl Bot {
     pub(super) fn services(&self) -> Answer {
         let mut table = Table::new(&["service", "what", "on"]);
         for (name, deployment) in &self.model.services {
-            let members: Vec<&str> = deployment.members.iter().map(|host| host.as_str()).collect();
+            let members: Vec<&str> = deployment
+                .members
+                .iter()
+                .map(|host| host.as_str())
+                .collect();
             table.row([
                 name.to_string().into(),
                 deployment.spec.title.clone().into(),
@@ -55,11 +59,17 @@ impl Bot {
             1 => "1 alert fires".to_owned(),
             count => format!("{count} alerts fire"),
         };
-        let severity = if count == 0 { Severity::Good } else { Severity::Attention };
+        let severity = if count == 0 {
+            Severity::Good
+        } else {
+            Severity::Attention
+        };
         let mut table = Table::new(&["alert", "about", "since", "says"]);
         for alert in &firing {
             let label = |name: &str| alert.body["labels"][name].as_str().unwrap_or_default();
-            let annotation = alert.body["annotations"]["summary"].as_str().unwrap_or_default();
+            let annotation = alert.body["annotations"]["summary"]
+                .as_str()
+                .unwrap_or_default();
             table.row([
                 Cell::new(alert.name.clone(), tone_of(label("severity"))),
                 label("instance").into(),
@@ -80,7 +90,9 @@ impl Bot {
         let mut table = Table::new(&["job", "what", "by", "started", "took", "state"]);
         for job in &jobs {
             let (word, tone) = standing(job);
-            let took = job.finished_at.map(|at| duration(at.duration_since(job.created_at)));
+            let took = job
+                .finished_at
+                .map(|at| duration(at.duration_since(job.created_at)));
             table.row([
                 jobs::short_id(&job.id).into(),
                 job.title.clone().into(),
@@ -99,10 +111,16 @@ impl Bot {
 
     pub(super) async fn show_job(&self, id: &str) -> Result<Answer, Answer> {
         let id = self.find_job(id).await?;
-        let state = self.jobs.state(&id).await.map_err(|error| Answer::failed(error.to_string()))?;
+        let state = self
+            .jobs
+            .state(&id)
+            .await
+            .map_err(|error| Answer::failed(error.to_string()))?;
         let told = jobs::job_message(&id, &state, &Default::default());
         let (Some(message), Some(job)) = (told, state.job()) else {
-            return Err(Answer::failed(format!("job {id} has no beginning in the journal")));
+            return Err(Answer::failed(format!(
+                "job {id} has no beginning in the journal"
+            )));
         };
         Ok(Answer::new(message.table(jobs::steps_table(job))).with(&state))
     }
@@ -148,7 +166,10 @@ impl Bot {
         match &found[..] {
             [one] => Ok(one.id.clone()),
             [] => Err(Answer::refused(format!("There is no job {word}"))),
-            many => Err(Answer::refused(format!("{} jobs are called {word}: say more of the id", many.len()))),
+            many => Err(Answer::refused(format!(
+                "{} jobs are called {word}: say more of the id",
+                many.len()
+            ))),
         }
     }
 }

@@ -30,17 +30,28 @@ pub struct Answer {
 
 impl Answer {
     pub fn new(message: Message) -> Self {
-        Self { ok: true, message, data: Value::Null, follow: None }
+        Self {
+            ok: true,
+            message,
+            data: Value::Null,
+            follow: None,
+        }
     }
 
     /// Nothing was done, on purpose.
     pub fn refused(why: impl Into<String>) -> Self {
-        Self { ok: false, ..Self::new(Message::new(Severity::Refused, why)) }
+        Self {
+            ok: false,
+            ..Self::new(Message::new(Severity::Refused, why))
+        }
     }
 
     /// It did not work.
     pub fn failed(why: impl Into<String>) -> Self {
-        Self { ok: false, ..Self::new(Message::new(Severity::Bad, why)) }
+        Self {
+            ok: false,
+            ..Self::new(Message::new(Severity::Bad, why))
+        }
     }
 
     #[must_use]

@@ -57,9 +57,15 @@ impl Bot {
             .map(|(host, call)| {
                 let judgement = match condition::find(&call.name) {
                     Some(condition) => condition.judge(&call, &readings),
-                    None => Judgement::Unknown { why: format!("there is no condition {}", call.name) },
+                    None => Judgement::Unknown {
+                        why: format!("there is no condition {}", call.name),
+                    },
                 };
-                Health { service: call.service, host, judgement }
+                Health {
+                    service: call.service,
+                    host,
+                    judgement,
+                }
             })
             .collect()
     }
@@ -98,7 +104,10 @@ fn table_of(model: &Model, health: &[Health]) -> Message {
     let mut table = Table::new(&header);
     let mut by_service: BTreeMap<&ServiceName, BTreeMap<&HostName, &Judgement>> = BTreeMap::new();
     for one in health {
-        by_service.entry(&one.service).or_default().insert(&one.host, &one.judgement);
+        by_service
+            .entry(&one.service)
+            .or_default()
+            .insert(&one.host, &one.judgement);
     }
     for (service, judgements) in &by_service {
         let cells = hosts.iter().map(|host| cell(judgements.get(host).copied()));
@@ -106,11 +115,21 @@ fn table_of(model: &Model, health: &[Health]) -> Message {
     }
     let bad = health.iter().filter(|one| !one.judgement.holds()).count();
     let (severity, title) = match (health.len(), bad) {
-        (0, _) => (Severity::Info, format!("Site {}: no service is deployed", model.site.name)),
-        (all, 0) => (Severity::Good, format!("Site {}: all {all} checks are healthy", model.site.name)),
-        (all, bad) => {
-            (Severity::Bad, format!("Site {}: {bad} of {all} checks are not healthy", model.site.name))
-        }
+        (0, _) => (
+            Severity::Info,
+            format!("Site {}: no service is deployed", model.site.name),
+        ),
+        (all, 0) => (
+            Severity::Good,
+            format!("Site {}: all {all} checks are healthy", model.site.name),
+        ),
+        (all, bad) => (
+            Severity::Bad,
+            format!(
+                "Site {}: {bad} of {all} checks are not healthy",
+                model.site.name
+            ),
+        ),
     };
     let mut message = Message::new(severity, title);
     if !health.is_empty() {

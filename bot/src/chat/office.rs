@@ -27,6 +27,9 @@ const LOOK: Duration = Duration::from_secs(1);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// How long a message that the chat refused waits before it is tried again: somebody has to let the bot in first.
 const REFUSED_WAIT: Duration = Duration::from_secs(300);
+/// How often and how long a finished command waits for its words to be shown.
+const FLUSH_LOOK: Duration = Duration::from_millis(10);
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 /// Lines on one page of details; a page is one message of a thread, edited while it grows.
 const PAGE_LINES: usize = 40;
 
@@ -96,6 +99,34 @@ impl Office {
 
     pub fn adapters(&self) -> impl Iterator<Item = &Arc<dyn ChatAdapter>> {
         self.inner.adapters.values()
+    }
+
+    /// What stands before a command in the rooms of an adapter.
+    pub fn prefix_of(&self, adapter: &str) -> String {
+        self.inner
+            .adapters
+            .get(adapter)
+            .map(|adapter| adapter.prefix().to_owned())
+            .unwrap_or_default()
+    }
+
+    /// Waits until an adapter without a pace has shown everything; others are not waited for.
+    pub async fn flush(&self, adapter: &str) {
+        if self
+            .inner
+            .adapters
+            .get(adapter)
+            .is_none_or(|adapter| adapter.pace().is_some())
+        {
+            return;
+        }
+        let shown = async {
+            while self.next_of(adapter).await.is_some() {
+                tokio::time::sleep(FLUSH_LOOK).await;
+            }
+        };
+        // A reader that does not take its words must not hold up the command.
+        let _ = tokio::time::timeout(FLUSH_LIMIT, shown).await;
     }
 
     /// Everything that is said from now on, for those who look on: the console, followers on the control socket.

@@ -44,12 +44,22 @@ struct Shown {
 impl View {
     /// For a terminal.
     pub fn terminal(printer: Box<dyn Printer>) -> Self {
-        Self { printer, colours: true, bars: Some(MultiProgress::new()), shown: HashMap::new() }
+        Self {
+            printer,
+            colours: true,
+            bars: Some(MultiProgress::new()),
+            shown: HashMap::new(),
+        }
     }
 
     /// For a pipe or a file: plain lines.
     pub fn plain(printer: Box<dyn Printer>) -> Self {
-        Self { printer, colours: false, bars: None, shown: HashMap::new() }
+        Self {
+            printer,
+            colours: false,
+            bars: None,
+            shown: HashMap::new(),
+        }
     }
 
     /// Shows a message or what an edit of it changes. `id` is the same for all edits.
@@ -69,7 +79,13 @@ impl View {
                 None
             }
         };
-        self.shown.insert(id.to_owned(), Shown { message: message.clone(), bar });
+        self.shown.insert(
+            id.to_owned(),
+            Shown {
+                message: message.clone(),
+                bar,
+            },
+        );
     }
 
     /// A command of a script, before what it does.
@@ -85,11 +101,20 @@ impl View {
 
     /// Details as a growing page: only what was added is shown.
     pub fn page(&mut self, id: &str, message: &Message) {
-        let seen = self.shown.get(id).map_or(0, |shown| shown.message.blocks.len());
+        let seen = self
+            .shown
+            .get(id)
+            .map_or(0, |shown| shown.message.blocks.len());
         for line in message.blocks.iter().skip(seen) {
             self.detail(line);
         }
-        self.shown.insert(id.to_owned(), Shown { message: message.clone(), bar: None });
+        self.shown.insert(
+            id.to_owned(),
+            Shown {
+                message: message.clone(),
+                bar: None,
+            },
+        );
     }
 
     /// Takes bars off the screen, before a prompt is shown.
@@ -117,7 +142,10 @@ impl View {
         let bar = bar.unwrap_or_else(|| {
             let bar = bars.add(ProgressBar::new(u64::from(progress.total)));
             let template = "{bar:24.cyan/dim} {pos}/{len} {elapsed:>4} {wide_msg}";
-            bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+            bar.with_style(
+                ProgressStyle::with_template(template)
+                    .unwrap_or_else(|_| ProgressStyle::default_bar()),
+            )
         });
         bar.set_length(u64::from(progress.total));
         bar.set_position(u64::from(progress.done));
@@ -160,8 +188,15 @@ impl View {
     }
 
     fn title(&self, message: &Message) -> String {
-        let bare = Message { blocks: Vec::new(), ..message.clone() };
-        if self.colours { render::ansi(&bare, width()) } else { render::plain(&bare) }
+        let bare = Message {
+            blocks: Vec::new(),
+            ..message.clone()
+        };
+        if self.colours {
+            render::ansi(&bare, width())
+        } else {
+            render::plain(&bare)
+        }
     }
 
     fn block(&self, block: &Block) -> String {
@@ -185,7 +220,10 @@ impl View {
 }
 
 fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .map(|line| format!("  {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn width() -> u16 {
@@ -212,17 +250,30 @@ mod tests {
     fn a_job_in_a_pipe() {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let mut view = View::plain(Box::new(Kept(lines.clone())));
-        let running = |done: u32| Message::new(Severity::Working, "Deploy: running").progress(done, 3, "x");
+        let running =
+            |done: u32| Message::new(Severity::Working, "Deploy: running").progress(done, 3, "x");
         let line = |text: &str| Block::Hint { text: text.into() };
         view.show("job", &running(0));
         let page = Message::new(Severity::Info, "Details");
-        let page = Message { blocks: vec![line("one")], ..page };
+        let page = Message {
+            blocks: vec![line("one")],
+            ..page
+        };
         view.page("job#1", &page);
         view.show("job", &running(1));
-        view.page("job#1", &Message { blocks: vec![line("one"), line("two")], ..page });
+        view.page(
+            "job#1",
+            &Message {
+                blocks: vec![line("one"), line("two")],
+                ..page
+            },
+        );
         view.show("job", &running(2).line("step 3 failed: no"));
         view.show("job", &running(2).line("step 3 failed: no"));
-        view.show("job", &Message::new(Severity::Bad, "Deploy: failed").line("step 3"));
+        view.show(
+            "job",
+            &Message::new(Severity::Bad, "Deploy: failed").line("step 3"),
+        );
         insta::assert_snapshot!(lines.lock().unwrap().join("\n"));
     }
 }

@@ -18,7 +18,17 @@ pub struct Loaded {
     pub matrix_password: Option<Secret>,
 }
 
-/// Reads `path`. Relative paths in it become relative to its directory.
+/// Reads `path` without its secrets: for those who may not read them. Relative paths in it become relative to its directory.
+///
+/// # Errors
+/// Everything that is wrong, with file, line and column.
+pub fn read(path: &Path) -> Result<Config, Diagnostics> {
+    let mut config = load_document::<Config>(path)?.value;
+    resolve_paths(&mut config, path.parent().unwrap_or(Path::new(".")));
+    Ok(config)
+}
+
+/// Reads `path` and its secrets. Relative paths in it become relative to its directory.
 ///
 /// # Errors
 /// Everything that is wrong, with file, line and column.

@@ -13,7 +13,7 @@ use crate::{
     command::Trust,
     rights::{Identity, Role},
 };
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, read};
 pub use secret::{Secret, SecretSource};
 
 /// The configuration of one bot. Paths are relative to the file.

@@ -13,11 +13,11 @@ use deploy_engine::{
     runner::{RunError, Runner},
 };
 use jiff::Timestamp;
-use tokio::sync::watch;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 
 pub use projector::{Projection, projection};
-pub use wording::{finished_line, job as job_message, result_word, steps_table};
+pub use wording::{finished_line, job as job_message, result_word, short as short_id, steps_table};
 
 use crate::{
     chat::Room,
@@ -45,7 +45,8 @@ struct Inner {
     store: Store,
     runner: OnceLock<Runner>,
     ended: Mutex<HashMap<JobId, watch::Sender<Option<Ended>>>>,
-    tasks: TaskTracker,
+    /// Told whenever a job has come to rest.
+    rested: Notify,
     stop: CancellationToken,
 }
 
@@ -56,7 +57,7 @@ impl JobDesk {
                 store,
                 runner: OnceLock::new(),
                 ended: Mutex::default(),
-                tasks: TaskTracker::new(),
+                rested: Notify::new(),
                 stop,
             }),
         }
@@ -64,11 +65,17 @@ impl JobDesk {
 
     /// The runner needs gates that need this desk: it comes second, once.
     pub fn set_runner(&self, runner: Runner) {
-        assert!(self.inner.runner.set(runner).is_ok(), "the runner is set once");
+        assert!(
+            self.inner.runner.set(runner).is_ok(),
+            "the runner is set once"
+        );
     }
 
     fn runner(&self) -> &Runner {
-        self.inner.runner.get().expect("serve sets the runner before anything can start a job")
+        self.inner
+            .runner
+            .get()
+            .expect("serve sets the runner before anything can start a job")
     }
 
     /// Puts a new job into the journal and drives it. It is told in `rooms`.
@@ -86,7 +93,10 @@ impl JobDesk {
             scope: new.scope,
             steps: new.steps,
         };
-        self.inner.store.create(&id, Timestamp::now(), &created).await?;
+        self.inner
+            .store
+            .create(&id, Timestamp::now(), &created)
+            .await?;
         self.drive(&id);
         Ok(id)
     }
@@ -111,7 +121,7 @@ impl JobDesk {
             ended.insert(id.clone(), watch::Sender::new(None));
         }
         let (desk, id) = (self.clone(), id.clone());
-        self.inner.tasks.spawn(async move {
+        tokio::spawn(async move {
             let how = tokio::select! {
                 how = desk.runner().run(&id) => how,
                 () = desk.inner.stop.cancelled() => {
@@ -134,6 +144,7 @@ impl JobDesk {
         if let Some(sender) = self.ended().remove(id) {
             sender.send_replace(Some(how));
         }
+        self.inner.rested.notify_waiters();
     }
 
     /// Waits until a job has come to rest.
@@ -164,17 +175,28 @@ impl JobDesk {
 
     async fn told_in(&self, id: &JobId, rooms: &[Room]) -> Result<(), StoreError> {
         let names: Vec<String> = rooms.iter().map(Room::to_string).collect();
-        self.inner.store.put(ROOMS_SPACE, &id.0, &names.join(" ")).await
+        self.inner
+            .store
+            .put(ROOMS_SPACE, &id.0, &names.join(" "))
+            .await
     }
 
     /// Waits until no job is driven any more; call after stopping.
     pub async fn rest(&self) {
-        self.inner.tasks.close();
-        self.inner.tasks.wait().await;
+        loop {
+            let rested = self.inner.rested.notified();
+            if self.ended().is_empty() {
+                return;
+            }
+            rested.await;
+        }
     }
 
     fn ended(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, watch::Sender<Option<Ended>>>> {
-        self.inner.ended.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .ended
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -196,5 +218,8 @@ pub fn new_job_id() -> JobId {
 /// The rooms in which a job is told.
 pub async fn rooms_of(store: &Store, id: &JobId) -> Result<Vec<Room>, StoreError> {
     let names = store.get(ROOMS_SPACE, &id.0).await?.unwrap_or_default();
-    Ok(names.split_whitespace().filter_map(|name| name.parse().ok()).collect())
+    Ok(names
+        .split_whitespace()
+        .filter_map(|name| name.parse().ok())
+        .collect())
 }

@@ -22,7 +22,11 @@ const QUEUE: usize = 16_384;
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
 enum Told {
-    Event { job: JobId, state: JobState, event: JobEvent },
+    Event {
+        job: JobId,
+        state: JobState,
+        event: JobEvent,
+    },
     Progress(StepProgress),
 }
 
@@ -33,7 +37,11 @@ pub struct Projection {
 
 impl JobObserver for Projection {
     fn event(&self, job: &JobId, state: &JobState, event: &JobEvent) {
-        let told = Told::Event { job: job.clone(), state: state.clone(), event: event.clone() };
+        let told = Told::Event {
+            job: job.clone(),
+            state: state.clone(),
+            event: event.clone(),
+        };
         if self.queue.try_send(told).is_err() {
             tracing::warn!(%job, "too much to tell; the next event of the job tells the whole state again");
         }
@@ -48,7 +56,15 @@ impl JobObserver for Projection {
 /// The observer and the loop that tells; the loop ends when the observer is dropped.
 pub fn projection(store: Store, office: Office) -> (Arc<Projection>, impl Future<Output = ()>) {
     let (queue, told) = mpsc::channel(QUEUE);
-    (Arc::new(Projection { queue }), Teller { store, office, jobs: HashMap::new() }.run(told))
+    (
+        Arc::new(Projection { queue }),
+        Teller {
+            store,
+            office,
+            jobs: HashMap::new(),
+        }
+        .run(told),
+    )
 }
 
 struct Teller {
@@ -86,7 +102,9 @@ impl Teller {
             };
             self.jobs.insert(job.clone(), watched);
         }
-        let Some(watched) = self.jobs.get_mut(&job) else { return };
+        let Some(watched) = self.jobs.get_mut(&job) else {
+            return;
+        };
         watched.state = state;
         if let JobEvent::StepEnded { step, .. } = event {
             watched.reports.remove(&step.0);
@@ -94,7 +112,10 @@ impl Teller {
         let subject = Subject::job(&job);
         if let Some(line) = wording::detail(&watched.state, event) {
             let title = format!("Details of job {}", wording::short(&job));
-            let told = self.office.detail(&watched.rooms, &subject, &title, line).await;
+            let told = self
+                .office
+                .detail(&watched.rooms, &subject, &title, line)
+                .await;
             log(&job, told);
         }
         self.tell(&job).await;
@@ -104,7 +125,9 @@ impl Teller {
     }
 
     async fn progress(&mut self, progress: StepProgress) {
-        let Some(watched) = self.jobs.get_mut(&progress.job) else { return };
+        let Some(watched) = self.jobs.get_mut(&progress.job) else {
+            return;
+        };
         let report = match progress.progress {
             Progress::Advance { done, total } => format!("{done} of {total}"),
             Progress::ResourceStarted { id } => id.to_string(),
@@ -118,10 +141,17 @@ impl Teller {
     }
 
     async fn tell(&mut self, job: &JobId) {
-        let Some(watched) = self.jobs.get_mut(job) else { return };
+        let Some(watched) = self.jobs.get_mut(job) else {
+            return;
+        };
         watched.told_at = Timestamp::now();
-        let Some(message) = wording::job(job, &watched.state, &watched.reports) else { return };
-        let told = self.office.say(&watched.rooms, &Subject::job(job), &message).await;
+        let Some(message) = wording::job(job, &watched.state, &watched.reports) else {
+            return;
+        };
+        let told = self
+            .office
+            .say(&watched.rooms, &Subject::job(job), &message)
+            .await;
         log(job, told);
     }
 }

@@ -85,7 +85,9 @@ fn finished(
         .iter()
         .filter(|run| matches!(run.end(), Some(StepEnd::Done { changed: true, .. })))
         .count();
-    message.line(format!("{done} of {total} steps in {took}; {changed} changed something"))
+    message.line(format!(
+        "{done} of {total} steps in {took}; {changed} changed something"
+    ))
 }
 
 fn running(
@@ -141,12 +143,17 @@ pub fn detail(state: &JobState, event: &JobEvent) -> Option<Block> {
             let (spec, run) = (job.steps.get(index)?, job.runs.get(index)?);
             let took = took(run.started_at, &run.phase);
             match end {
-                StepEnd::Done { changed: true, detail } => {
-                    line(format!("✔ {}{took}{}", spec.title, dash(detail)), Tone::Good)
-                }
-                StepEnd::Done { changed: false, detail } => {
-                    line(format!("· {}{took}{}", spec.title, dash(detail)), Tone::Dim)
-                }
+                StepEnd::Done {
+                    changed: true,
+                    detail,
+                } => line(
+                    format!("✔ {}{took}{}", spec.title, dash(detail)),
+                    Tone::Good,
+                ),
+                StepEnd::Done {
+                    changed: false,
+                    detail,
+                } => line(format!("· {}{took}{}", spec.title, dash(detail)), Tone::Dim),
                 other => {
                     let why = trouble(other).unwrap_or_default();
                     line(format!("✘ {}{took} – {why}", spec.title), Tone::Bad)
@@ -171,15 +178,16 @@ pub fn detail(state: &JobState, event: &JobEvent) -> Option<Block> {
 }
 
 fn dash(detail: &str) -> String {
-    if detail.is_empty() { String::new() } else { format!(" – {detail}") }
+    if detail.is_empty() {
+        String::new()
+    } else {
+        format!(" – {detail}")
+    }
 }
 
 fn took(started: Option<Timestamp>, phase: &StepPhase) -> String {
     match (started, phase) {
-        (
-            Some(started),
-            StepPhase::Ended { at, .. } | StepPhase::Undone { at, .. },
-        ) => {
+        (Some(started), StepPhase::Ended { at, .. } | StepPhase::Undone { at, .. }) => {
             let took = at.duration_since(started);
             if took < SignedDuration::from_millis(100) {
                 String::new()
@@ -200,9 +208,13 @@ pub fn steps_table(job: &Job) -> Table {
             StepPhase::Running { .. } => ("runs".to_owned(), Tone::Warn),
             StepPhase::Undoing { .. } => ("is undone".to_owned(), Tone::Warn),
             StepPhase::Undone { .. } => ("undone".to_owned(), Tone::Warn),
-            StepPhase::Ended { end: StepEnd::Done { changed, .. }, .. } => {
-                (if *changed { "changed" } else { "was so" }.to_owned(), Tone::Good)
-            }
+            StepPhase::Ended {
+                end: StepEnd::Done { changed, .. },
+                ..
+            } => (
+                if *changed { "changed" } else { "was so" }.to_owned(),
+                Tone::Good,
+            ),
             StepPhase::Ended { end, .. } => (trouble(end).unwrap_or_default(), Tone::Bad),
         };
         let at = run

@@ -9,7 +9,10 @@ use jiff::{SignedDuration, Timestamp};
 
 /// For example `850 ms`, `3.2 s`, `4 min 10 s`, `2 h 5 min`, `3 d 4 h`.
 pub fn duration(length: SignedDuration) -> String {
-    let (seconds, millis) = (length.as_secs().unsigned_abs(), length.subsec_millis().unsigned_abs());
+    let (seconds, millis) = (
+        length.as_secs().unsigned_abs(),
+        length.subsec_millis().unsigned_abs(),
+    );
     let pair = |big: u64, big_unit: &str, small: u64, small_unit: &str| match small {
         0 => format!("{big} {big_unit}"),
         small => format!("{big} {big_unit} {small} {small_unit}"),
@@ -29,8 +32,11 @@ pub fn ago(at: Timestamp, now: Timestamp) -> String {
     if length < SignedDuration::from_secs(1) {
         return "just now".to_owned();
     }
-    format!("{} ago", duration(SignedDuration::from_secs(length.as_secs())))
-        .replace(".0 s", " s")
+    format!(
+        "{} ago",
+        duration(SignedDuration::from_secs(length.as_secs()))
+    )
+    .replace(".0 s", " s")
 }
 
 #[cfg(test)]

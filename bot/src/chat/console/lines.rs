@@ -17,7 +17,10 @@ const HISTORY: usize = 1_000;
 /// A source of lines.
 pub enum Lines {
     /// Asks for a line only when one is wanted, so that the prompt is not there while a command runs.
-    Terminal { ask: std::sync::mpsc::Sender<()>, answers: mpsc::Receiver<Option<String>> },
+    Terminal {
+        ask: std::sync::mpsc::Sender<()>,
+        answers: mpsc::Receiver<Option<String>>,
+    },
     Pipe(tokio::io::Lines<BufReader<Stdin>>),
 }
 
@@ -29,7 +32,10 @@ impl Lines {
     /// Line editing with history, and the printer that writes above the prompt.
     pub fn terminal(history: &Path) -> Result<(Self, Box<dyn Printer>), String> {
         let failed = |error: ReadlineError| format!("the terminal cannot be used: {error}");
-        let config = Config::builder().max_history_size(HISTORY).map_err(failed)?.build();
+        let config = Config::builder()
+            .max_history_size(HISTORY)
+            .map_err(failed)?
+            .build();
         let mut editor = DefaultEditor::with_config(config).map_err(failed)?;
         // There is none before the first run.
         let _ = editor.load_history(history);
@@ -39,7 +45,10 @@ impl Lines {
         let history = history.to_owned();
         // A thread of its own: reading a line blocks until somebody types one, also while the bot stops.
         std::thread::spawn(move || edit(editor, &history, &asked, &send));
-        Ok((Self::Terminal { ask, answers }, Box::new(AbovePrompt(printer))))
+        Ok((
+            Self::Terminal { ask, answers },
+            Box::new(AbovePrompt(printer)),
+        ))
     }
 
     /// `None`: there are no more.

@@ -65,7 +65,10 @@ impl Console {
     }
 
     pub fn room() -> Room {
-        Room { adapter: NAME.to_owned(), room: ROOM.to_owned() }
+        Room {
+            adapter: NAME.to_owned(),
+            room: ROOM.to_owned(),
+        }
     }
 
     /// False once any command failed.
@@ -74,7 +77,9 @@ impl Console {
     }
 
     fn view(&self) -> std::sync::MutexGuard<'_, View> {
-        self.view.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.view
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn next_event(&self) -> String {
@@ -130,10 +135,15 @@ impl ChatAdapter for Console {
     }
 
     async fn listen(&self, inbox: mpsc::Sender<Incoming>, stop: CancellationToken) {
-        let lines = self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let lines = self
+            .lines
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
         let Some(mut lines) = lines else { return };
         loop {
-            let line = tokio::select! { () = stop.cancelled() => break, line = lines.next() => line };
+            let line =
+                tokio::select! { () = stop.cancelled() => break, line = lines.next() => line };
             let Some(line) = line else { break };
             let text = line.trim();
             if text.is_empty() || text.starts_with('#') {
@@ -146,7 +156,10 @@ impl ChatAdapter for Console {
             let incoming = Incoming {
                 room: Self::room(),
                 who: self.who.clone(),
-                text: text.strip_prefix(self.prefix.as_str()).unwrap_or(text).to_owned(),
+                text: text
+                    .strip_prefix(self.prefix.as_str())
+                    .unwrap_or(text)
+                    .to_owned(),
                 event: self.next_event(),
                 said: Said::Now,
                 done: Some(Done(done)),
