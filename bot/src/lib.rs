@@ -4,10 +4,15 @@
 pub mod answer;
 pub mod bot;
 pub mod chat;
+pub mod cli;
 pub mod command;
 pub mod config;
+pub mod control;
 pub mod halt;
 pub mod jobs;
+pub mod lock;
 pub mod rights;
+pub mod serve;
 pub mod store;
+pub mod web;
 pub mod wording;

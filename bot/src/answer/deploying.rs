@@ -119,21 +119,37 @@ impl Bot {
             .use_approval(&approval.id, &plan.digest, Timestamp::now())
             .await
             .map_err(|error| Answer::refused(error.to_string()))?;
-        let (title, summary) = (plan.goal.title(), plan.summary());
+        self.start_job(asked, &plan, &approval.requested_by, rooms).await
+    }
+
+    /// Runs a plan that was made and agreed to in the same breath: the command line without a running bot.
+    pub async fn deploy_now(&self, asked: &Asked, plan: &Plan) -> Result<Answer, Answer> {
+        self.refuse_if_busy(&format!("site:{}", self.model.site.name)).await?;
+        self.start_job(asked, plan, &asked.who(), &self.team_rooms()).await
+    }
+
+    async fn start_job(
+        &self,
+        asked: &Asked,
+        plan: &Plan,
+        requested_by: &str,
+        rooms: &[Room],
+    ) -> Result<Answer, Answer> {
+        let title = plan.goal.title();
         let job = NewJob {
             id: jobs::new_job_id(),
-            kind: JobKind::Deploy { plan_digest: plan.digest },
+            kind: JobKind::Deploy { plan_digest: plan.digest.clone() },
             title: title.clone(),
-            requested_by: approval.requested_by.clone(),
-            scope,
-            steps: plan.steps,
+            requested_by: requested_by.to_owned(),
+            scope: format!("site:{}", self.model.site.name),
+            steps: plan.steps.clone(),
         };
         let id = self
             .jobs
             .start(job, rooms)
             .await
             .map_err(|error| Answer::failed(error.to_string()))?;
-        let title = format!("{title} starts: {summary}");
+        let title = format!("{title} starts: {}", plan.summary());
         let message = Message::new(Severity::Working, title)
             .toned(format!("job {}, approved by {}", jobs::short_id(&id), asked.who()), Tone::Dim);
         let data = json!({ "job": id });

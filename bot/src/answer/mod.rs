@@ -1,5 +1,7 @@
 //! What the bot does for each command: one file a family.
 
+mod approving;
+mod deploying;
 mod halting;
 mod looking;
 mod status;
@@ -7,6 +9,8 @@ mod status;
 use deploy_engine::job::JobId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use deploying::{About, plan_message};
 
 use crate::{
     bot::{Asked, Bot},
@@ -87,6 +91,11 @@ impl Bot {
             Command::Cancel { id } => settled(self.cancel(asked, id.as_deref()).await),
             Command::Halt { why } => settled(self.halt_all(asked, why).await),
             Command::Resume => settled(self.resume(asked).await),
+            Command::Plan { target } => settled(self.plan(target).await),
+            Command::Deploy { target } => settled(self.deploy(asked, target).await),
+            Command::Redeploy { service } => settled(self.redeploy(asked, service).await),
+            Command::Approve { id } => settled(self.approve(asked, id.as_deref()).await),
+            Command::Deny { id } => settled(self.deny(asked, id.as_deref()).await),
             _ => Answer::failed("not wired"),
         }
     }

@@ -148,6 +148,16 @@ pub struct Pace {
     pub burst: u32,
 }
 
+/// The chats of a configuration. A new adapter is one line here.
+pub fn configured(loaded: &crate::config::Loaded) -> Vec<std::sync::Arc<dyn ChatAdapter>> {
+    let chat = &loaded.config.chat;
+    let matrix = chat.matrix.clone().zip(loaded.matrix_password.clone()).map(|(config, password)| {
+        let (dir, prefix) = (&loaded.config.state_dir, &chat.prefix);
+        std::sync::Arc::new(matrix::Matrix::new(config, password, dir, prefix)) as _
+    });
+    matrix.into_iter().collect()
+}
+
 /// A chat. Everything above it (rights, rate, retries, order, memory) is the [`office`]'s business.
 #[async_trait]
 pub trait ChatAdapter: Send + Sync {

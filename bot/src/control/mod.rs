@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use client::{ClientError, ask};
-pub use server::serve;
+pub use server::{own_user_name, serve, user_name};
 
 use crate::{answer::Answer, chat::office::Update};
 

@@ -53,6 +53,13 @@ pub fn user_name(uid: u32) -> String {
     name_in(&passwd, uid).unwrap_or_else(|| uid.to_string())
 }
 
+/// The name of whoever runs this process.
+pub fn own_user_name() -> String {
+    use std::os::unix::fs::MetadataExt;
+    // The owner of a process's own folder is its effective user.
+    std::fs::metadata("/proc/self").map_or_else(|_| "nobody".to_owned(), |me| user_name(me.uid()))
+}
+
 fn name_in(passwd: &str, uid: u32) -> Option<String> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');

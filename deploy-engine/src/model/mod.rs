@@ -26,10 +26,7 @@ pub use render::{MemberModel, Phase, PortUse, Rendered};
 pub use service::{Pace, ServiceSpec, Topology};
 pub use site::{HostSpec, Site, SiteFile, SshSettings};
 
-use crate::{
-    condition::ConditionCall,
-    probe::{ProbeContext, ProbeService, ProbeSite},
-};
+use crate::{condition::ConditionCall, probe::ProbeContext};
 
 /// A site with all that its services ask of its hosts.
 #[derive(Clone, Debug)]
@@ -147,21 +144,6 @@ impl Model {
                 secrets.map(move |secret| format!("{service}.{secret}"))
             })
             .collect()
-    }
-}
-
-impl ProbeSite for Model {
-    fn address(&self, host: &HostName) -> Option<String> {
-        let spec = self.site.hosts.get(host)?;
-        Some(spec.address.clone())
-    }
-
-    fn service(&self, service: &ServiceName) -> Option<ProbeService> {
-        let deployment = self.services.get(service)?;
-        Some(ProbeService {
-            members: deployment.addressed.clone(),
-            settings: deployment.settings.clone(),
-        })
     }
 }
 
