@@ -7,6 +7,7 @@ use std::{
 
 use deploy_engine::{model::Model, transport::Hosts};
 use jiff::{SignedDuration, Timestamp};
+use runbooks::library::Library;
 use serde_json::json;
 
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     command::{self, Vocabulary},
     config::Config,
     halt::Halt,
+    heal,
     jobs::JobDesk,
     rights::{self, Identity, People, Permit, Refusal, Role},
     store::{AuditEntry, Store},
@@ -38,6 +40,9 @@ pub struct Bot {
     pub people: People,
     pub jobs: JobDesk,
     pub halt: Halt,
+    pub library: Arc<Library>,
+    pub ear: heal::Ear,
+    pub senses: Arc<heal::Senses>,
     pub vocabulary: Vocabulary,
     pub strangers: Mutex<HashMap<Identity, Timestamp>>,
 }

@@ -9,6 +9,7 @@ pub mod command;
 pub mod config;
 pub mod control;
 pub mod halt;
+pub mod heal;
 pub mod jobs;
 pub mod lock;
 pub mod rights;

@@ -81,7 +81,12 @@ impl Bot {
         if !firing.is_empty() {
             message = message.table(table);
         }
-        Ok(Answer::new(message).with(firing))
+        let blind = self.senses.blind_spots(now);
+        for spot in &blind {
+            message = message.toned(format!("blind to {} of {}: {}", spot.shows, spot.source, spot.why), Tone::Bad);
+        }
+        let blind: Vec<_> = blind.iter().map(|spot| json!({ "source": spot.source, "shows": spot.shows, "why": spot.why })).collect();
+        Ok(Answer::new(message).with(json!({ "firing": firing, "blind": blind })))
     }
 
     pub(super) async fn list_jobs(&self) -> Result<Answer, Answer> {

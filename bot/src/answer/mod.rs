@@ -1,16 +1,17 @@
 //! What the bot does for each command: one file a family.
 
-mod approving;
-mod deploying;
+ mod approving;
+ mod deploying;
 mod halting;
 mod looking;
+mod repairing;
 mod status;
 
 use deploy_engine::job::JobId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use deploying::{About, plan_message};
+ pub use deploying::{About, plan_message};
 
 use crate::{
     bot::{Asked, Bot},
@@ -96,7 +97,13 @@ impl Bot {
             Command::Redeploy { service } => settled(self.redeploy(asked, service).await),
             Command::Approve { id } => settled(self.approve(asked, id.as_deref()).await),
             Command::Deny { id } => settled(self.deny(asked, id.as_deref()).await),
-            _ => Answer::failed("not wired"),
+            Command::Incidents => settled(self.incidents().await),
+            Command::Ack { id } => settled(self.ack(asked, &id).await),
+            Command::Why { id } => settled(self.why(&id).await),
+            Command::Run { runbook, hosts } => settled(self.run_runbook(&runbook, &hosts).await),
+            Command::Runbooks => self.runbooks(),
+            Command::Drill => self.drills(),
+            Command::Trust { change } => settled(self.trust(asked, change).await),
         }
     }
 

@@ -39,6 +39,19 @@ impl Bot {
             Ok(count) => message = message.toned(format!("{count} alerts fire"), Tone::Warn),
             Err(error) => message = message.toned(error.to_string(), Tone::Bad),
         }
+        for spot in self.senses.blind_spots(now) {
+            message = message.toned(format!("blind to {} of {}: {}", spot.shows, spot.source, spot.why), Tone::Warn);
+        }
+        if let Ok(open) = self.open_incidents().await
+            && !open.is_empty()
+        {
+            message = message.toned(format!("{} incidents are open", open.len()), Tone::Warn);
+        }
+        if let Ok(jobs) = self.store.jobs(true, super::looking::JOBS_SHOWN).await {
+            for job in jobs {
+                message = message.line(format!("job {} runs: {}", crate::jobs::short_id(&job.id), job.title));
+            }
+        }
         let healthy = health.iter().all(|health| health.judgement.holds());
         Answer::new(message).with(serde_json::json!({ "healthy": healthy, "health": health }))
     }

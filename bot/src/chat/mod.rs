@@ -1,5 +1,7 @@
 //! Chats behind one trait. A chat is a projection of the journal: when it is dead, words wait in the store and nothing else does.
 
+#[doc(hidden)]
+pub mod conformance;
 pub mod console;
 pub mod matrix;
 pub mod office;

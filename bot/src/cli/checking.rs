@@ -2,16 +2,21 @@
 
 use std::path::Path;
 
-use deploy_engine::model::{self, Diagnostics, Model, site::SiteFile};
+use deploy_engine::model::{self, Diagnostic, Diagnostics, Model, site::SiteFile};
+use runbooks::library::Library;
 use serde_json::{Value, json};
 
 use super::{Outcome, wrong};
-use crate::config::{self, Config};
+use crate::{
+    config::{self, Config},
+    heal,
+};
 
 pub fn schema(of: &str) -> Outcome {
     let schema = match of {
         "site" => model::schema::<SiteFile>(),
         "service" => model::schema::<model::service::ServiceSpec>(),
+        "runbook" => model::schema::<runbooks::format::Runbook>(),
         "config" => model::schema::<Config>(),
         other => return wrong(format!("there is no format {other}")),
     };
@@ -29,6 +34,9 @@ pub fn check(path: &Path, json: bool) -> Outcome {
         let model = Model::load(&config.site, &config.service_dirs);
         model.map_err(|more| errors.extend(more)).ok()
     });
+    if let Some(config) = &config {
+        check_runbooks(path, config, &mut errors);
+    }
     if json {
         println!("{:#}", report(&errors, model.as_ref()));
     } else if errors.0.is_empty() {
@@ -37,6 +45,19 @@ pub fn check(path: &Path, json: bool) -> Outcome {
         eprintln!("{errors}");
     }
     if errors.0.is_empty() { Outcome::Ok } else { Outcome::Wrong }
+}
+
+/// Runbooks, and what the configuration says of them.
+fn check_runbooks(path: &Path, config: &Config, errors: &mut Diagnostics) {
+    match Library::load(&config.runbook_dirs) {
+        Err(more) => errors.extend(more),
+        Ok(library) => {
+            let file = path.display().to_string();
+            let wrong = heal::heal_settings(&config.automation).check(&library);
+            let wrong = wrong.into_iter().map(|why| Diagnostic::whole_file(&file, format!("automation: {why}")));
+            errors.0.extend(wrong);
+        }
+    }
 }
 
 fn fine(path: &Path, model: Option<&Model>) -> String {

@@ -50,7 +50,7 @@ pub async fn deploy(invocation: &Invocation, target: &str, yes: Option<&str>) ->
         Ok(assembled) => assembled,
         Err(outcome) => return outcome,
     };
-    let Assembled { bot, telling } = assembled;
+    let Assembled { bot, telling, .. } = assembled;
     tokio::spawn(telling);
     if let Err(outcome) = resume_first(&bot).await {
         return outcome;

@@ -173,7 +173,8 @@ impl JobDesk {
         self.runner().state(id).await
     }
 
-    async fn told_in(&self, id: &JobId, rooms: &[Room]) -> Result<(), StoreError> {
+    /// Remembers in which rooms a job is told.
+    pub async fn told_in(&self, id: &JobId, rooms: &[Room]) -> Result<(), StoreError> {
         let names: Vec<String> = rooms.iter().map(Room::to_string).collect();
         self.inner
             .store

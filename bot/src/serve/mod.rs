@@ -17,7 +17,7 @@ use crate::{
     bot::{Bot, HANDLED_DAYS},
     chat::{self, ChatAdapter, Incoming, console::Console},
     cli::{self, Outcome},
-    control, web,
+    control, heal as healer_shell, web,
 };
 use assemble::{Assembled, Ground, assemble, ground};
 
@@ -29,6 +29,8 @@ const COMMANDS_AT_ONCE: usize = 32;
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How often old claims and messages are forgotten.
 const TIDY_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
+/// The longest time between two beats of the heart that `/metrics` shows.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Chat messages can be edited this long after their last change.
 const MESSAGE_DAYS: i64 = 90;
 
@@ -67,7 +69,7 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
     }
     // Taken before anything acts: a second bot, or another program on the port, is found out here.
     let listener = web::bind(config.listen).await.map_err(|error| error.to_string())?;
-    let Assembled { bot, telling } = assemble(ground, adapters.clone(), stop.clone()).await?;
+    let Assembled { bot, telling, healer, news } = assemble(ground, adapters.clone(), stop.clone()).await?;
     let (batches, changes) = mpsc::channel(web::QUEUE);
     let figures = Arc::new(web::Figures::default());
     figures.started(Timestamp::now());
@@ -89,7 +91,15 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
     let resumed = bot.jobs.resume_all().await.map_err(|error| error.to_string())?;
     tracing::info!(site = bot.model.site.name, listen = %config.listen, resumed = resumed.len(), "on duty");
     parts.spawn(tidy(bot.clone(), stop.clone()));
-    parts.spawn(heal(bot.clone(), changes, figures, stop.clone()));
+    let rooms = bot.team_rooms();
+    let prefix = config.chat.prefix.clone();
+    let telling_news = healer_shell::tell_all(news, bot.store.clone(), bot.office.clone(), rooms, prefix);
+    let news_teller = tokio::spawn(telling_news);
+    parts.spawn(hear_alerts(bot.clone(), changes, figures.clone(), stop.clone()));
+    let (senses, token) = (bot.senses.clone(), stop.clone());
+    parts.spawn(async move { senses.watch(figures, token).await });
+    let token = stop.clone();
+    parts.spawn(heal(healer, token));
     let told_to_stop = listen(&bot, &adapters, console.is_some(), &mut parts, &stop);
 
     tokio::select! {
@@ -107,6 +117,7 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
         tracing::warn!("some parts did not end in time");
     }
     teller.abort();
+    news_teller.abort();
     bot.store.close().await;
     Ok(())
 }
@@ -198,20 +209,43 @@ fn ended(part: &str, how: std::io::Result<()>) {
     }
 }
 
-/// Until the healer takes the changes: they are stored, and counted as seen.
-async fn heal(
+async fn heal(healer: runbooks::healer::Healer, stop: CancellationToken) {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let healing = healer.run(told);
+    tokio::pin!(healing);
+    let ended = tokio::select! {
+        ended = &mut healing => ended,
+        () = stop.cancelled() => {
+            // It may have ended by itself at the same moment.
+            let _ = tell.send(());
+            healing.await
+        }
+    };
+    if let Err(why) = ended {
+        // Deploys and looking go on; nothing is repaired by a bot that does not know what it was doing.
+        tracing::error!(why, "the healer cannot run");
+    }
+}
+
+/// Hands stored alerts to the healer, in order. A queue that is full holds up the webhooks, and so their senders.
+async fn hear_alerts(
     bot: Arc<Bot>,
     mut changes: mpsc::Receiver<web::Batch>,
     figures: Arc<web::Figures>,
     stop: CancellationToken,
 ) {
-    let _ = &bot;
     loop {
         figures.beat(Timestamp::now());
-        tokio::select! {
+        let batch = tokio::select! {
             () = stop.cancelled() => return,
-            _ = changes.recv() => {}
-            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+            batch = changes.recv() => batch,
+            () = tokio::time::sleep(HEARTBEAT) => continue,
+        };
+        let (Some(batch), Some(healer)) = (batch, bot.ear.get()) else { return };
+        for (alert, change) in batch {
+            if let Err(error) = healer.heard(alert, change).await {
+                tracing::error!(%error, "an alert is stored, but was not looked at");
+            }
         }
     }
 }

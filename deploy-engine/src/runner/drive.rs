@@ -468,7 +468,7 @@ impl Driver {
     }
 
     /// Drops what hosts remember: nobody asks for a finished job again.
-    async fn forget_on_hosts(&self) {
+    async fn forget_on_hosts(&mut self) {
         let Some(job) = self.state.job() else { return };
         let started = job
             .steps

@@ -6,6 +6,7 @@
 mod lines;
 
 use std::{
+    collections::VecDeque,
     io::IsTerminal,
     path::Path,
     sync::{
@@ -29,6 +30,9 @@ pub const NAME: &str = "console";
 /// The only room of the console.
 pub const ROOM: &str = "here";
 
+/// Posts remembered by their keys; one that comes again does so at once.
+const KEYS: usize = 64;
+
 /// The adapter.
 pub struct Console {
     who: Identity,
@@ -40,6 +44,8 @@ pub struct Console {
     run: uuid::Uuid,
     events: AtomicU64,
     failed: AtomicBool,
+    /// Keys of the last posts and their events: a post that comes again is not shown again.
+    delivered: Mutex<VecDeque<(String, String)>>,
 }
 
 impl Console {
@@ -52,7 +58,11 @@ impl Console {
         } else {
             (Lines::pipe(), View::plain(Box::new(Stdout)))
         };
-        Ok(Self {
+        Ok(Self::new(who, prefix, lines, view, interactive))
+    }
+
+    fn new(who: Identity, prefix: &str, lines: Lines, view: View, interactive: bool) -> Self {
+        Self {
             who,
             prefix: prefix.to_owned(),
             view: Mutex::new(view),
@@ -61,7 +71,8 @@ impl Console {
             run: uuid::Uuid::new_v4(),
             events: AtomicU64::new(0),
             failed: AtomicBool::new(false),
-        })
+            delivered: Mutex::default(),
+        }
     }
 
     pub fn room() -> Room {
@@ -124,7 +135,16 @@ impl ChatAdapter for Console {
     }
 
     async fn deliver(&self, post: &Post) -> Result<String, ChatError> {
+        let mut delivered =
+            self.delivered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((_, id)) = delivered.iter().find(|(key, _)| *key == post.key) {
+            return Ok(id.clone());
+        }
         let id = post.edit.clone().unwrap_or_else(|| self.next_event());
+        if delivered.len() == KEYS {
+            delivered.pop_front();
+        }
+        delivered.push_back((post.key.clone(), id.clone()));
         let mut view = self.view();
         if post.thread.is_some() {
             view.page(&id, &post.message);
@@ -169,5 +189,39 @@ impl ChatAdapter for Console {
             }
             self.await_end(end, &stop).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::chat::{conformance, view::Printer};
+
+    #[derive(Clone, Default)]
+    struct Screen(Arc<Mutex<String>>);
+
+    impl Printer for Screen {
+        fn print(&mut self, text: &str) {
+            let mut screen = self.0.lock().unwrap();
+            screen.push_str(text);
+            screen.push('\n');
+        }
+    }
+
+    #[async_trait]
+    impl conformance::Reader for Screen {
+        async fn times(&self, text: &str) -> usize {
+            self.0.lock().unwrap().matches(text).count()
+        }
+    }
+
+    #[tokio::test]
+    async fn conforms() {
+        let screen = Screen::default();
+        let view = View::plain(Box::new(screen.clone()));
+        let console = Console::new(Identity::unix("ann"), "!", Lines::pipe(), view, false);
+        conformance::check(&console, ROOM, &screen).await;
     }
 }
