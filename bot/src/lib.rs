@@ -1,7 +1,19 @@
 //! The bot: chat, rights, store, web and the wiring of everything else.
 #![recursion_limit = "256"] // matrix-sdk's futures are deep
 
+pub mod answer;
+pub mod bot;
+pub mod chat;
+pub mod cli;
 pub mod command;
+pub mod config;
+pub mod control;
+pub mod halt;
+pub mod heal;
+pub mod jobs;
+pub mod lock;
 pub mod rights;
+pub mod serve;
 pub mod store;
+pub mod web;
 pub mod wording;

@@ -23,6 +23,7 @@ mod progress;
 pub mod scenario;
 mod ssh;
 mod state;
+pub mod synapse;
 pub mod testing;
 pub mod wait;
 

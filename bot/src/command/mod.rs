@@ -8,7 +8,7 @@ use deploy_engine::model::{HostName, ServiceName};
 use serde::{Deserialize, Serialize};
 
 pub use help::{help, overview};
-pub use parse::{ParseError, Vocabulary, parse, suggestion};
+pub use parse::{LINE_LIMIT_BYTES, ParseError, Vocabulary, parse, suggestion};
 pub use table::{ArgKind, ArgSpec, CommandSpec, TABLE, spec_of};
 
 /// The whole site, or one service of it.

@@ -101,13 +101,13 @@ fn clipped_blocks(title: String, blocks: &[Block]) -> String {
     for (index, block) in blocks.iter().enumerate() {
         let next = html_block(block);
         if html.len() + next.len() > TEXT_LIMIT_BYTES {
-            html += &format!(
+            html.push_str(&format!(
                 "<em>… {} more parts; ask me for details</em>",
                 blocks.len() - index
-            );
+            ));
             break;
         }
-        html += &next;
+        html.push_str(&next);
     }
     html
 }
@@ -156,7 +156,7 @@ fn html_toned(text: &str, tone: Tone) -> String {
     let text = escaped(text);
     match tone {
         Tone::Dim => format!("<font data-mx-color=\"#888888\">{text}</font>"),
-        _ => sign + &text,
+        _ => format!("{sign}{text}"),
     }
 }
 
@@ -242,7 +242,7 @@ fn clipped(mut text: String, limit: usize) -> String {
             .unwrap_or(0);
         let left = text.len() - cut;
         text.truncate(cut);
-        text += &format!("\n… {left} more bytes");
+        text.push_str(&format!("\n… {left} more bytes"));
     }
     text
 }

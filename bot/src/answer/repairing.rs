@@ -1,0 +1,247 @@
+//! Incidents and runbooks: look, take, ask why, run, trust, approve.
+
+use jiff::Timestamp;
+use runbooks::{
+    format::{Class, RunbookId},
+    incident::{Incident, IncidentId},
+};
+use serde_json::json;
+
+use super::Answer;
+use crate::{
+    bot::{Asked, Bot},
+    chat::Subject,
+    command,
+    heal,
+    store::{Approval, Trust, TrustMode},
+    wording::{Cell, Message, Severity, Table, Tone, ago},
+};
+
+/// Closed incidents are looked through for an id this far back, in days, and so many.
+const CLOSED_DAYS: i64 = 30;
+const CLOSED_MAX: u32 = 500;
+/// Repairs of a runbook that `trust` counts.
+const REPAIRS_COUNTED: u32 = 50;
+
+impl Bot {
+    pub(super) async fn incidents(&self) -> Result<Answer, Answer> {
+        let now = Timestamp::now();
+        let open = self.open_incidents().await?;
+        let message = match open.len() {
+            0 => Message::new(Severity::Good, "No incident is open"),
+            1 => Message::new(Severity::Attention, "1 incident is open"),
+            count => Message::new(Severity::Attention, format!("{count} incidents are open")),
+        };
+        let message = if open.is_empty() {
+            message
+        } else {
+            message.table(heal::incidents_table(&open, now)).hint("why INCIDENT tells more")
+        };
+        Ok(Answer::new(message).with(open))
+    }
+
+    pub(super) async fn open_incidents(&self) -> Result<Vec<Incident>, Answer> {
+        let rows = self.store.open_incidents().await?;
+        Ok(rows.into_iter().filter_map(|row| serde_json::from_value(row.body).ok()).collect())
+    }
+
+    /// An incident by its id or a part of it, open ones first.
+    async fn find_incident(&self, word: &str) -> Result<Option<Incident>, Answer> {
+        if let Some(whole) = heal::incident_of(&self.store, &IncidentId(word.to_owned())).await? {
+            return Ok(Some(whole));
+        }
+        let since = Timestamp::now() - jiff::SignedDuration::from_hours(24 * CLOSED_DAYS);
+        let rows = self.store.incidents_since(since, CLOSED_MAX).await?;
+        let fits = |id: &str| id.ends_with(word) || id.starts_with(word);
+        let mut found: Vec<_> = rows.into_iter().filter(|row| fits(&row.id)).collect();
+        if found.iter().any(|row| row.closed_at.is_none()) {
+            found.retain(|row| row.closed_at.is_none());
+        }
+        if found.len() > 1 {
+            return Err(Answer::refused(format!("{} incidents are called {word}: say more of the id", found.len())));
+        }
+        Ok(found.pop().and_then(|row| serde_json::from_value(row.body).ok()))
+    }
+
+    pub(super) async fn ack(&self, asked: &Asked, id: &str) -> Result<Answer, Answer> {
+        let incident = self
+            .find_incident(id)
+            .await?
+            .filter(Incident::is_open)
+            .ok_or_else(|| Answer::refused(format!("There is no open incident {id}")))?;
+        self.store.put(heal::ACKS, &incident.id.0, &asked.who()).await?;
+        let now = Timestamp::now();
+        let told = heal::incident_message(&incident, now).line(format!("taken by {}", asked.who()));
+        self.office.say(&self.team_rooms(), &Subject::incident(&incident.id), &told).await?;
+        let title = format!("Incident {} ({}) is yours", incident.id, incident.domain);
+        Ok(Answer::new(Message::new(Severity::Good, title)).with(json!({ "incident": incident.id, "by": asked.who() })))
+    }
+
+    pub(super) async fn why(&self, id: &str) -> Result<Answer, Answer> {
+        match self.find_incident(id).await? {
+            Some(incident) => {
+                let record = heal::decision_of(&self.store, &incident.id.0).await?;
+                let message = heal::decision_message(&incident, record.as_ref(), Timestamp::now());
+                Ok(Answer::new(message).with(json!({ "incident": incident, "decision": record })))
+            }
+            None => self.show_job(id).await.map_err(|_| {
+                Answer::refused(format!("There is no incident and no job {id}"))
+            }),
+        }
+    }
+
+    /// Looks again at the open incidents that a runbook may be about, now.
+    pub(super) async fn run_runbook(
+        &self,
+        runbook: &str,
+        hosts: &[deploy_engine::model::HostName],
+    ) -> Result<Answer, Answer> {
+        let id = RunbookId(runbook.to_owned());
+        let open = self.open_incidents().await?;
+        let about: Vec<_> = open
+            .iter()
+            .filter(|one| one.runbooks.contains(&id))
+            .filter(|one| hosts.is_empty() || hosts.iter().any(|host| one.subjects.contains(host)))
+            .collect();
+        if about.is_empty() {
+            return Err(Answer::refused(format!(
+                "No open incident is about {id}: a runbook acts on evidence of a failure, and nothing says that there is one"
+            )));
+        }
+        let healer = self.healer()?;
+        for incident in &about {
+            healer.look(incident.id.clone()).await.map_err(|error| Answer::refused(error.to_string()))?;
+        }
+        let ids: Vec<_> = about.iter().map(|one| one.id.to_string()).collect();
+        let title = format!("{id} looks at {} again", ids.join(", "));
+        Ok(Answer::new(Message::new(Severity::Working, title).hint("why INCIDENT tells what it decides"))
+            .with(json!({ "incidents": ids })))
+    }
+
+    pub(super) fn runbooks(&self) -> Answer {
+        let mut table = Table::new(&["runbook", "what", "service", "class", "answers"]);
+        for runbook in self.library.iter() {
+            table.row([
+                runbook.runbook.to_string().into(),
+                runbook.title.clone().into(),
+                runbook.service.to_string().into(),
+                class_cell(runbook.class),
+                runbook.alerts.join(" ").into(),
+            ]);
+        }
+        let all: Vec<_> = self.library.iter().collect();
+        let title = format!("{} runbooks", all.len());
+        Answer::new(Message::new(Severity::Info, title).table(table)).with(all)
+    }
+
+    pub(super) fn drills(&self) -> Answer {
+        let mut table = Table::new(&["runbook", "drill", "must refuse in"]);
+        for runbook in self.library.iter() {
+            table.row([
+                runbook.runbook.to_string().into(),
+                runbook.drill.clone().into(),
+                runbook.counter_drills.join(" ").into(),
+            ]);
+        }
+        let data: Vec<_> = self
+            .library
+            .iter()
+            .map(|one| json!({ "runbook": one.runbook, "drill": one.drill, "counter_drills": one.counter_drills }))
+            .collect();
+        let message = Message::new(Severity::Info, "Drills of the runbooks")
+            .table(table)
+            .hint("`nightshift-lab drill NAME` runs one on hosts of a lab, never on this site");
+        Answer::new(message).with(data)
+    }
+
+    pub(super) async fn trust(
+        &self,
+        asked: &Asked,
+        change: Option<(String, command::Trust)>,
+    ) -> Result<Answer, Answer> {
+        if let Some((runbook, mode)) = change {
+            let mode = match mode {
+                command::Trust::Shadow => TrustMode::Shadow,
+                command::Trust::Ask => TrustMode::Ask,
+                command::Trust::Auto => TrustMode::Auto,
+            };
+            let trust = Trust {
+                runbook,
+                mode,
+                changed_at: Timestamp::now(),
+                changed_by: asked.who(),
+                body: json!({ "why": "a person said so" }),
+            };
+            self.store.put_trust(&trust).await?;
+        }
+        self.trust_table().await
+    }
+
+    async fn trust_table(&self) -> Result<Answer, Answer> {
+        let now = Timestamp::now();
+        let granted = self.store.trust().await?;
+        let settings = heal::heal_settings(&self.config.automation);
+        let mut table = Table::new(&["runbook", "mode", "from", "repairs", "proven"]);
+        let mut data = Vec::new();
+        for runbook in self.library.iter() {
+            let id = &runbook.runbook;
+            let own = granted.iter().find(|one| one.runbook == id.0);
+            let mode = own.map_or_else(|| heal::trust_of(settings.configured_mode(id)), |one| one.mode);
+            let from = own.map_or("configuration".to_owned(), |one| {
+                format!("{}, {}", one.changed_by, ago(one.changed_at, now))
+            });
+            let repairs = self.store.repairs_of(&id.0, REPAIRS_COUNTED).await?;
+            let proven = repairs.iter().filter(|one| one.outcome == Some(crate::store::RepairOutcome::Verified)).count();
+            let guarded = runbook.class == Class::Guarded && !settings.opted_in(runbook);
+            let word = match (mode, guarded) {
+                (TrustMode::Auto, true) => Cell::new("auto (asks: not opted in)", Tone::Warn),
+                (TrustMode::Auto, false) => Cell::new("auto", Tone::Good),
+                (TrustMode::Ask, _) => Cell::new("ask", Tone::Warn),
+                (TrustMode::Shadow, _) => Cell::new("shadow", Tone::Dim),
+            };
+            table.row([id.to_string().into(), word, from.into(), repairs.len().to_string().into(), proven.to_string().into()]);
+            data.push(json!({ "runbook": id, "mode": mode, "repairs": repairs.len(), "proven": proven }));
+        }
+        let message = Message::new(Severity::Info, "How far runbooks are trusted here").table(table);
+        Ok(Answer::new(message).with(data))
+    }
+
+    pub(super) async fn start_repair(
+        &self,
+        asked: &Asked,
+        approval: &Approval,
+        incident: &str,
+    ) -> Result<Answer, Answer> {
+        let healer = self.healer()?;
+        self.store
+            .use_approval(&approval.id, &approval.digest, Timestamp::now())
+            .await
+            .map_err(|error| Answer::refused(error.to_string()))?;
+        healer
+            .approve(IncidentId(incident.to_owned()), approval.digest.clone(), asked.who())
+            .await
+            .map_err(|error| Answer::refused(error.to_string()))?;
+        let message = Message::new(Severity::Working, format!("Approved: incident {incident} is looked at once more, then repaired"))
+            .line("If anything is different from what you approved, nothing is done.");
+        Ok(Answer::new(message).with(json!({ "incident": incident, "approval": approval.id })))
+    }
+
+    pub(super) async fn deny_repair(&self, asked: &Asked, incident: &str) -> Result<(), Answer> {
+        self.healer()?
+            .deny(IncidentId(incident.to_owned()), asked.who())
+            .await
+            .map_err(|error| Answer::refused(error.to_string()))
+    }
+
+    fn healer(&self) -> Result<&runbooks::healer::HealerHandle, Answer> {
+        self.ear.get().ok_or_else(|| Answer::failed("the healer does not run"))
+    }
+}
+
+fn class_cell(class: Class) -> Cell {
+    match class {
+        Class::Automatic => Cell::from("automatic"),
+        Class::Guarded => Cell::new("guarded", Tone::Warn),
+        Class::Human => Cell::new("human", Tone::Dim),
+    }
+}

@@ -1,0 +1,160 @@
+//! `status`: what the hosts themselves say, against what the site file wants.
+
+use std::collections::BTreeMap;
+
+use deploy_engine::{
+    condition::{self, ConditionCall, Judgement},
+    model::{HostName, Model, ServiceName},
+    probe::gather,
+};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Answer;
+use crate::{
+    bot::Bot,
+    wording::{Cell, Message, Severity, Table, Tone},
+};
+
+/// The health of one service on one member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Health {
+    pub service: ServiceName,
+    pub host: HostName,
+    #[serde(flatten)]
+    pub judgement: Judgement,
+}
+
+impl Bot {
+    pub(super) async fn status(&self, only: Option<&ServiceName>) -> Answer {
+        let now = Timestamp::now();
+        let health = self.health(only, now).await;
+        let mut message = table_of(&self.model, &health);
+        if let Some(halted) = self.halt.now() {
+            message.severity = message.severity.max(Severity::Attention);
+            message = message.toned(halted.to_string(), Tone::Warn);
+        }
+        match self.store.count_firing().await {
+            Ok(0) => {}
+            Ok(count) => message = message.toned(format!("{count} alerts fire"), Tone::Warn),
+            Err(error) => message = message.toned(error.to_string(), Tone::Bad),
+        }
+        for spot in self.senses.blind_spots(now) {
+            message = message.toned(format!("blind to {} of {}: {}", spot.shows, spot.source, spot.why), Tone::Warn);
+        }
+        if let Ok(open) = self.open_incidents().await
+            && !open.is_empty()
+        {
+            message = message.toned(format!("{} incidents are open", open.len()), Tone::Warn);
+        }
+        if let Ok(jobs) = self.store.jobs(true, super::looking::JOBS_SHOWN).await {
+            for job in jobs {
+                message = message.line(format!("job {} runs: {}", crate::jobs::short_id(&job.id), job.title));
+            }
+        }
+        let healthy = health.iter().all(|health| health.judgement.holds());
+        Answer::new(message).with(serde_json::json!({ "healthy": healthy, "health": health }))
+    }
+
+    /// Asks all hosts at once, one exchange each, and judges every member of every service.
+    pub async fn health(&self, only: Option<&ServiceName>, now: Timestamp) -> Vec<Health> {
+        let calls = calls(&self.model, only);
+        let asks: Vec<_> = calls
+            .iter()
+            .filter_map(|(_, call)| Some(condition::find(&call.name)?.asks(call)))
+            .flatten()
+            .collect();
+        let readings = gather(&*self.hosts, &*self.model, &asks, now).await;
+        calls
+            .into_iter()
+            .map(|(host, call)| {
+                let judgement = match condition::find(&call.name) {
+                    Some(condition) => condition.judge(&call, &readings),
+                    None => Judgement::Unknown {
+                        why: format!("there is no condition {}", call.name),
+                    },
+                };
+                Health {
+                    service: call.service,
+                    host,
+                    judgement,
+                }
+            })
+            .collect()
+    }
+}
+
+/// The health condition of every member of every service.
+fn calls(model: &Model, only: Option<&ServiceName>) -> Vec<(HostName, ConditionCall)> {
+    model
+        .services
+        .iter()
+        .filter(|(name, _)| only.is_none_or(|only| only == *name))
+        .flat_map(|(name, deployment)| {
+            deployment.members.iter().filter_map(move |host| {
+                let call = model.health(name, std::slice::from_ref(host))?;
+                Some((host.clone(), call))
+            })
+        })
+        .collect()
+}
+
+fn cell(judgement: Option<&Judgement>) -> Cell {
+    match judgement {
+        None => Cell::new("·", Tone::Dim),
+        Some(Judgement::Holds { .. }) => Cell::new("healthy", Tone::Good),
+        Some(Judgement::NotYet { .. }) => Cell::new("not yet", Tone::Warn),
+        Some(Judgement::Refuted { .. }) => Cell::new("bad", Tone::Bad),
+        Some(Judgement::Unknown { .. }) => Cell::new("unknown", Tone::Warn),
+    }
+}
+
+/// Services by hosts, then every reason.
+fn table_of(model: &Model, health: &[Health]) -> Message {
+    let hosts: Vec<&HostName> = model.site.hosts.keys().collect();
+    let mut header = vec!["service"];
+    header.extend(hosts.iter().map(|host| host.as_str()));
+    let mut table = Table::new(&header);
+    let mut by_service: BTreeMap<&ServiceName, BTreeMap<&HostName, &Judgement>> = BTreeMap::new();
+    for one in health {
+        by_service
+            .entry(&one.service)
+            .or_default()
+            .insert(&one.host, &one.judgement);
+    }
+    for (service, judgements) in &by_service {
+        let cells = hosts.iter().map(|host| cell(judgements.get(host).copied()));
+        table.row(std::iter::once(Cell::from(service.to_string())).chain(cells));
+    }
+    let bad = health.iter().filter(|one| !one.judgement.holds()).count();
+    let (severity, title) = match (health.len(), bad) {
+        (0, _) => (
+            Severity::Info,
+            format!("Site {}: no service is deployed", model.site.name),
+        ),
+        (all, 0) => (
+            Severity::Good,
+            format!("Site {}: all {all} checks are healthy", model.site.name),
+        ),
+        (all, bad) => (
+            Severity::Bad,
+            format!(
+                "Site {}: {bad} of {all} checks are not healthy",
+                model.site.name
+            ),
+        ),
+    };
+    let mut message = Message::new(severity, title);
+    if !health.is_empty() {
+        message = message.table(table);
+    }
+    for one in health.iter().filter(|one| !one.judgement.holds()) {
+        let tone = match one.judgement {
+            Judgement::Refuted { .. } => Tone::Bad,
+            _ => Tone::Warn,
+        };
+        let text = format!("{} on {}: {}", one.service, one.host, one.judgement.why());
+        message = message.toned(text, tone);
+    }
+    message
+}

@@ -1,0 +1,219 @@
+//! What every answer needs: the site, the way to hosts, the store, the chats, the jobs.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use deploy_engine::{model::Model, transport::Hosts};
+use jiff::{SignedDuration, Timestamp};
+use runbooks::library::Library;
+use serde_json::json;
+
+use crate::{
+    answer::Answer,
+    chat::{Incoming, Room, Said, office::Office},
+    command::{self, Vocabulary},
+    config::Config,
+    halt::Halt,
+    heal,
+    jobs::JobDesk,
+    rights::{self, Identity, People, Permit, Refusal, Role},
+    store::{AuditEntry, Store},
+    wording::{Message, Severity},
+};
+
+/// How often a stranger in a chat gets an answer: enough to learn why nothing happens, too little to be a nuisance.
+const STRANGER_EVERY: SignedDuration = SignedDuration::from_mins(10);
+/// Strangers remembered for that; a crowd beyond it is not answered at all.
+const STRANGERS_MAX: usize = 1_000;
+/// What was handled is remembered this long; chats re-send for minutes, not days.
+pub const HANDLED_DAYS: i64 = 14;
+
+/// The bot.
+pub struct Bot {
+    pub config: Config,
+    pub model: Arc<Model>,
+    pub hosts: Arc<dyn Hosts>,
+    pub store: Store,
+    pub office: Office,
+    pub people: People,
+    pub jobs: JobDesk,
+    pub halt: Halt,
+    pub library: Arc<Library>,
+    pub ear: heal::Ear,
+    pub senses: Arc<heal::Senses>,
+    pub vocabulary: Vocabulary,
+    pub strangers: Mutex<HashMap<Identity, Timestamp>>,
+}
+
+/// Where something was asked.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Where the jobs that come of it are told.
+    pub rooms: Vec<Room>,
+    /// The highest role anybody has there.
+    pub ceiling: Role,
+    pub prefix: String,
+    /// For the audit log.
+    pub name: String,
+}
+
+/// Who asks, with what right, and where.
+pub struct Asked {
+    pub permit: Permit,
+    pub place: Place,
+}
+
+impl Asked {
+    pub fn who(&self) -> String {
+        self.permit.who().to_string()
+    }
+}
+
+impl Bot {
+    /// Understands, permits, records and does one line.
+    pub async fn handle(&self, who: &Identity, place: Place, line: &str) -> Answer {
+        if self.people.role(who).is_none() {
+            self.audit(who, &place, "refused", line).await;
+            return Answer::refused(Refusal::Stranger { who: who.clone() }.to_string());
+        }
+        let (spec, command) = match command::parse(line, &self.vocabulary) {
+            Ok(understood) => understood,
+            Err(error) => return Answer::refused(error.to_string()),
+        };
+        let permit = match rights::permit(&self.people, who, place.ceiling, spec) {
+            Ok(permit) => permit,
+            Err(refusal) => {
+                self.audit(who, &place, "refused", line).await;
+                return Answer::refused(refusal.to_string());
+            }
+        };
+        // What cannot be recorded is not done; looking is always allowed.
+        if !self.audit(who, &place, spec.name, line).await && spec.role > Role::Viewer {
+            return Answer::failed("the audit log cannot be written, so nothing was done");
+        }
+        self.answer(&Asked { permit, place }, command).await
+    }
+
+    async fn audit(&self, who: &Identity, place: &Place, action: &str, line: &str) -> bool {
+        let entry = AuditEntry {
+            at: Timestamp::now(),
+            who: who.to_string(),
+            action: action.to_owned(),
+            target: place.name.clone(),
+            body: json!({ "line": line.chars().take(command::LINE_LIMIT_BYTES).collect::<String>() }),
+        };
+        let written = self.store.audit(&entry).await;
+        written
+            .inspect_err(|error| tracing::error!(%error, "the audit log cannot be written"))
+            .is_ok()
+    }
+
+    /// Handles what a person said in a chat; answers there.
+    pub async fn hear(&self, mut incoming: Incoming) {
+        let done = incoming.done.take();
+        let ok = self.hear_and_answer(&incoming).await;
+        if let Some(done) = done {
+            self.office.flush(&incoming.room.adapter).await;
+            done.tell(ok);
+        }
+    }
+
+    async fn hear_and_answer(&self, incoming: &Incoming) -> bool {
+        let space = format!("chat:{}", incoming.room.adapter);
+        match self
+            .store
+            .claim(&space, &incoming.event, Timestamp::now())
+            .await
+        {
+            Ok(true) => {}
+            Ok(false) => return true,
+            Err(error) => {
+                tracing::error!(%error, "a command was dropped: it cannot be recorded that it is run");
+                return false;
+            }
+        }
+        if self.people.role(&incoming.who).is_none() && !self.may_answer_stranger(&incoming.who) {
+            return false;
+        }
+        let answer = match incoming.said {
+            Said::Now => {
+                self.handle(&incoming.who, self.place(&incoming.room), &incoming.text)
+                    .await
+            }
+            Said::WhileAway { others } => missed(others),
+        };
+        let said = self
+            .office
+            .reply(&incoming.room, &incoming.event, answer.message.clone())
+            .await;
+        if let Err(error) = said {
+            tracing::error!(%error, "an answer could not be queued");
+        }
+        match &answer.follow {
+            Some(job) => {
+                self.office.flush(&incoming.room.adapter).await;
+                self.until_end(job).await
+            }
+            None => answer.ok,
+        }
+    }
+
+    /// Did a job succeed? Waits for its end.
+    pub async fn until_end(&self, job: &deploy_engine::job::JobId) -> bool {
+        use deploy_engine::job::JobResult;
+
+        use crate::jobs::Ended;
+        matches!(
+            self.jobs.wait(job).await,
+            Ok(Ended::Finished(JobResult::Succeeded))
+        )
+    }
+
+    fn place(&self, room: &Room) -> Place {
+        let matrix = self
+            .config
+            .chat
+            .matrix
+            .as_ref()
+            .filter(|_| room.adapter == "matrix");
+        let configured =
+            matrix.and_then(|matrix| matrix.rooms.iter().find(|known| known.room == room.room));
+        let prefix = self.office.prefix_of(&room.adapter);
+        Place {
+            rooms: vec![room.clone()],
+            ceiling: configured.map_or(Role::Admin, |room| room.ceiling),
+            prefix,
+            name: room.to_string(),
+        }
+    }
+
+    fn may_answer_stranger(&self, who: &Identity) -> bool {
+        let now = Timestamp::now();
+        let mut strangers = self
+            .strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        strangers.retain(|_, at| now.duration_since(*at) < STRANGER_EVERY);
+        if strangers.contains_key(who) || strangers.len() >= STRANGERS_MAX {
+            return false;
+        }
+        strangers.insert(who.clone(), now);
+        true
+    }
+}
+
+fn missed(others: usize) -> Answer {
+    let count = match others {
+        0 => "I was away when you said this, and did not run it".to_owned(),
+        others => {
+            format!("I was away when this and {others} commands before it were said, and ran none")
+        }
+    };
+    let message = Message::new(Severity::Refused, count).hint("say again what you still want");
+    Answer {
+        ok: false,
+        ..Answer::new(message)
+    }
+}

@@ -1,0 +1,85 @@
+//! `check` and `schema`: what files must say, and whether they do.
+
+use std::path::Path;
+
+use deploy_engine::model::{self, Diagnostic, Diagnostics, Model, site::SiteFile};
+use runbooks::library::Library;
+use serde_json::{Value, json};
+
+use super::{Outcome, wrong};
+use crate::{
+    config::{self, Config},
+    heal,
+};
+
+pub fn schema(of: &str) -> Outcome {
+    let schema = match of {
+        "site" => model::schema::<SiteFile>(),
+        "service" => model::schema::<model::service::ServiceSpec>(),
+        "runbook" => model::schema::<runbooks::format::Runbook>(),
+        "config" => model::schema::<Config>(),
+        other => return wrong(format!("there is no format {other}")),
+    };
+    println!("{schema:#}");
+    Outcome::Ok
+}
+
+/// All errors of all files at once.
+pub fn check(path: &Path, json: bool) -> Outcome {
+    let mut errors = Diagnostics::default();
+    // The site is checked even if the configuration's secrets are missing.
+    let loaded = config::load(path).map_err(|more| errors.extend(more)).ok();
+    let config = loaded.map(|loaded| loaded.config).or_else(|| config::read(path).ok());
+    let model = config.as_ref().and_then(|config| {
+        let model = Model::load(&config.site, &config.service_dirs);
+        model.map_err(|more| errors.extend(more)).ok()
+    });
+    if let Some(config) = &config {
+        check_runbooks(path, config, &mut errors);
+    }
+    if json {
+        println!("{:#}", report(&errors, model.as_ref()));
+    } else if errors.0.is_empty() {
+        println!("{}", fine(path, model.as_ref()));
+    } else {
+        eprintln!("{errors}");
+    }
+    if errors.0.is_empty() { Outcome::Ok } else { Outcome::Wrong }
+}
+
+/// Runbooks, and what the configuration says of them.
+fn check_runbooks(path: &Path, config: &Config, errors: &mut Diagnostics) {
+    match Library::load(&config.runbook_dirs) {
+        Err(more) => errors.extend(more),
+        Ok(library) => {
+            let file = path.display().to_string();
+            let wrong = heal::heal_settings(&config.automation).check(&library);
+            let wrong = wrong.into_iter().map(|why| Diagnostic::whole_file(&file, format!("automation: {why}")));
+            errors.0.extend(wrong);
+        }
+    }
+}
+
+fn fine(path: &Path, model: Option<&Model>) -> String {
+    let (hosts, services) = model
+        .map_or((0, 0), |model| (model.site.hosts.len(), model.services.len()));
+    format!("{} is right: {hosts} hosts, {services} services", path.display())
+}
+
+fn report(errors: &Diagnostics, model: Option<&Model>) -> Value {
+    let errors: Vec<Value> = errors
+        .0
+        .iter()
+        .map(|error| {
+            json!({
+                "file": error.file, "line": error.line, "column": error.column, "message": error.message,
+                "expected": error.expected, "found": error.found, "suggestion": error.suggestion,
+            })
+        })
+        .collect();
+    json!({
+        "ok": errors.is_empty(),
+        "errors": errors,
+        "site": model.map(|model| model.site.name.clone()),
+    })
+}

@@ -1,0 +1,225 @@
+//! `nightshift.yaml`: what it may say ([`Config`]), and reading it with all errors at once.
+
+mod load;
+mod secret;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use deploy_engine::model::Secs;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    command::Trust,
+    rights::{Identity, Role},
+};
+pub use load::{Loaded, load, read};
+pub use secret::{Secret, SecretSource};
+
+/// The configuration of one bot. Paths are relative to the file.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "nightshift.yaml")]
+pub struct Config {
+    /// The site that this bot looks after.
+    pub site: PathBuf,
+    /// Where the bot remembers: jobs, alerts, chat keys. Only one bot at a time uses it.
+    #[serde(default = "default_state_dir")]
+    pub state_dir: PathBuf,
+    /// Folders of own services beside the built-in ones.
+    #[serde(default)]
+    pub service_dirs: Vec<PathBuf>,
+    /// Folders of own runbooks beside the built-in ones.
+    #[serde(default)]
+    pub runbook_dirs: Vec<PathBuf>,
+    /// Where webhooks, health and metrics are served. Behind a TLS proxy unless it is loopback.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    #[serde(default)]
+    pub sources: Sources,
+    #[serde(default)]
+    pub chat: Chat,
+    /// Who may do what: identity → role.
+    #[serde(default)]
+    pub people: BTreeMap<Identity, Role>,
+    #[serde(default)]
+    pub automation: Automation,
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+fn default_state_dir() -> PathBuf {
+    PathBuf::from("/var/lib/nightshift")
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 9190))
+}
+
+/// Where alerts and evidence come from.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sources {
+    /// Each sends its webhooks to `/v1/alertmanager`, and is asked for silences.
+    #[serde(default)]
+    pub alertmanager: Vec<AlertmanagerSource>,
+    #[serde(default)]
+    pub prometheus: Vec<PrometheusSource>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AlertmanagerSource {
+    /// Its name here, for example `alertmanager`.
+    #[schemars(regex(pattern = r"^[a-z][a-z0-9_-]{0,62}$"))]
+    pub name: String,
+    /// Its own address, to ask for silences and what a webhook left out.
+    #[serde(default)]
+    #[schemars(regex(pattern = r"^https?://"))]
+    pub url: Option<String>,
+    /// The bearer token that its webhooks carry.
+    pub token: SecretSource,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrometheusSource {
+    #[schemars(regex(pattern = r"^[a-z][a-z0-9_-]{0,62}$"))]
+    pub name: String,
+    #[schemars(regex(pattern = r"^https?://"))]
+    pub url: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Chat {
+    /// What stands before a command in a chat.
+    #[serde(default = "default_prefix")]
+    #[schemars(length(min = 1, max = 8))]
+    pub prefix: String,
+    #[serde(default)]
+    pub matrix: Option<MatrixConfig>,
+}
+
+impl Default for Chat {
+    fn default() -> Self {
+        Self {
+            prefix: default_prefix(),
+            matrix: None,
+        }
+    }
+}
+
+fn default_prefix() -> String {
+    "!".to_owned()
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MatrixConfig {
+    #[schemars(regex(pattern = r"^https?://"))]
+    pub homeserver: String,
+    /// The bot's own account, for example `@nightshift:example.org`.
+    #[schemars(regex(pattern = r"^@[^:\s]+:\S+$"))]
+    pub user: String,
+    pub password: SecretSource,
+    /// The only rooms the bot joins and listens in.
+    #[schemars(length(min = 1))]
+    pub rooms: Vec<RoomConfig>,
+    /// Messages and edits a second, sustained. Synapse allows 0.2 unless its `rc_message` says otherwise.
+    #[serde(default = "default_rate")]
+    #[schemars(range(min = 0.001, max = 1000.0))]
+    pub messages_per_second: f64,
+    /// Messages and edits at once after a silence. Synapse allows 10.
+    #[serde(default = "default_burst")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub burst: u32,
+}
+
+fn default_rate() -> f64 {
+    0.2
+}
+
+fn default_burst() -> u32 {
+    10
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RoomConfig {
+    /// `!id:server` or `#alias:server`.
+    #[schemars(regex(pattern = r"^[!#]\S+$"))]
+    pub room: String,
+    /// Are incidents told here?
+    #[serde(default = "yes")]
+    pub incidents: bool,
+    /// The highest role that anybody has in this room.
+    #[serde(default = "highest")]
+    pub ceiling: Role,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn highest() -> Role {
+    Role::Admin
+}
+
+/// How far the bot acts by itself.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Automation {
+    /// For runbooks that are not named below.
+    #[serde(default = "default_trust")]
+    pub default: Trust,
+    /// Runbook → mode.
+    #[serde(default)]
+    pub runbooks: BTreeMap<String, Trust>,
+    /// Runbooks of class A* (guarded) that this site wants: without this they only ask.
+    #[serde(default)]
+    pub opt_in: Vec<String>,
+    /// Runbook → how long its proof must hold, in seconds. For drills; the runbooks' own times are the safe ones.
+    #[serde(default)]
+    pub settle_seconds: BTreeMap<String, Secs>,
+}
+
+impl Default for Automation {
+    fn default() -> Self {
+        Self {
+            default: default_trust(),
+            runbooks: BTreeMap::new(),
+            opt_in: Vec::new(),
+            settle_seconds: BTreeMap::new(),
+        }
+    }
+}
+
+fn default_trust() -> Trust {
+    Trust::Ask
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// How long an approval may be given after it was asked for, in minutes: facts grow old.
+    #[serde(default = "default_approval_minutes")]
+    #[schemars(range(min = 1, max = 1440))]
+    pub approval_minutes: u32,
+    /// Must somebody else than the requester approve?
+    #[serde(default)]
+    pub two_people: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            approval_minutes: default_approval_minutes(),
+            two_people: false,
+        }
+    }
+}
+
+fn default_approval_minutes() -> u32 {
+    10
+}

@@ -1,0 +1,190 @@
+//! What the healer remembers, in the store.
+
+use async_trait::async_trait;
+use collectors::Alert;
+use jiff::Timestamp;
+use runbooks::{
+    budget::{RepairOutcome, Spent},
+    format::RunbookId,
+    gate::Halt,
+    healer::{DecisionRecord, RecordError, Records},
+    incident::{Domain, Incident, IncidentId},
+    trust::Mode,
+};
+use serde_json::json;
+
+use super::settings::{mode_of, trust_of};
+use crate::{
+    halt,
+    store::{self, AuditEntry, IncidentRow, Repair, Store, StoreError, Trust},
+    web,
+};
+
+/// The space of the store with the last decision about each incident.
+const DECISIONS: &str = "decision";
+/// Alerts that are looked at after a restart; more at once is a storm, in which nothing is done.
+const ALERTS_MAX: u32 = 20_000;
+/// Who acts when nobody asked.
+const AUTOMATION: &str = "automation";
+
+pub struct BotRecords {
+    pub store: Store,
+    pub halt: halt::Halt,
+}
+
+fn failed(error: StoreError) -> RecordError {
+    RecordError(error.to_string())
+}
+
+/// The last decision about an incident.
+pub async fn decision_of(store: &Store, incident: &str) -> Result<Option<DecisionRecord>, StoreError> {
+    let text = store.get(DECISIONS, incident).await?;
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+}
+
+/// The incident as the store lists it.
+fn row(incident: &Incident) -> Result<IncidentRow, RecordError> {
+    let service = match &incident.domain {
+        Domain::Service(name) => Some(name.to_string()),
+        Domain::Host(_) | Domain::Alert(_) => None,
+    };
+    Ok(IncidentRow {
+        id: incident.id.to_string(),
+        state: incident.state.name().to_owned(),
+        service,
+        runbook: incident.runbooks.first().map(ToString::to_string),
+        opened_at: incident.opened_at,
+        closed_at: incident.closed_at,
+        body: serde_json::to_value(incident).map_err(|error| RecordError(error.to_string()))?,
+    })
+}
+
+#[async_trait]
+impl Records for BotRecords {
+    async fn firing_alerts(&self) -> Result<Vec<Alert>, RecordError> {
+        Ok(web::stored(self.store.firing_alerts(ALERTS_MAX).await.map_err(failed)?))
+    }
+
+    async fn open_incidents(&self) -> Result<Vec<Incident>, RecordError> {
+        let rows = self.store.open_incidents().await.map_err(failed)?;
+        let read = rows.into_iter().map(|row| {
+            serde_json::from_value(row.body)
+                .map_err(|error| RecordError(format!("incident {}: {error}", row.id)))
+        });
+        read.collect()
+    }
+
+    async fn put_incident(&self, incident: &Incident) -> Result<(), RecordError> {
+        self.store.put_incident(&row(incident)?).await.map_err(failed)
+    }
+
+    async fn put_decision(&self, decision: &DecisionRecord) -> Result<(), RecordError> {
+        let text =
+            serde_json::to_string(decision).map_err(|error| RecordError(error.to_string()))?;
+        let before = decision_of(&self.store, &decision.incident.0).await.map_err(failed)?;
+        self.store.put(DECISIONS, &decision.incident.0, &text).await.map_err(failed)?;
+        let same = before.is_some_and(|before| {
+            std::mem::discriminant(&before.decision) == std::mem::discriminant(&decision.decision)
+                && before.decision.why() == decision.decision.why()
+        });
+        if same {
+            // The same answer every few seconds is one entry of the log.
+            return Ok(());
+        }
+        let entry = AuditEntry {
+            at: decision.at,
+            who: AUTOMATION.to_owned(),
+            action: "decide".to_owned(),
+            target: format!("incident:{}", decision.incident),
+            body: json!({ "decision": decision.decision, "gates": decision.gates }),
+        };
+        self.store.audit(&entry).await.map_err(failed)
+    }
+
+    async fn ledger(&self, since: Timestamp) -> Result<Vec<Spent>, RecordError> {
+        let repairs = self.store.repairs_since(since).await.map_err(failed)?;
+        Ok(repairs.into_iter().map(spent).collect())
+    }
+
+    async fn charge(&self, spent: &Spent) -> Result<(), RecordError> {
+        let repair = Repair {
+            job: spent.job.clone(),
+            runbook: spent.runbook.to_string(),
+            targets: spent.targets.clone(),
+            at: spent.at,
+            by: spent.by.clone(),
+            outcome: None,
+            ended_at: None,
+        };
+        self.store.repair_started(&repair).await.map_err(failed)
+    }
+
+    async fn settle(
+        &self,
+        job: &str,
+        outcome: RepairOutcome,
+        at: Timestamp,
+    ) -> Result<(), RecordError> {
+        let outcome = match outcome {
+            RepairOutcome::Verified => store::RepairOutcome::Verified,
+            RepairOutcome::Unverified => store::RepairOutcome::Unverified,
+            RepairOutcome::Refused => store::RepairOutcome::Refused,
+            RepairOutcome::Cancelled => store::RepairOutcome::Cancelled,
+        };
+        self.store.repair_ended(job, outcome, at).await.map_err(failed)
+    }
+
+    async fn mode(&self, runbook: &RunbookId) -> Result<Option<Mode>, RecordError> {
+        let granted = self.store.trust().await.map_err(failed)?;
+        Ok(granted.into_iter().find(|one| one.runbook == runbook.0).map(|one| mode_of(one.mode)))
+    }
+
+    async fn demote(
+        &self,
+        runbook: &RunbookId,
+        to: Mode,
+        why: &str,
+        at: Timestamp,
+    ) -> Result<(), RecordError> {
+        let trust = Trust {
+            runbook: runbook.0.clone(),
+            mode: trust_of(to),
+            changed_at: at,
+            changed_by: AUTOMATION.to_owned(),
+            body: json!({ "why": why }),
+        };
+        self.store.put_trust(&trust).await.map_err(failed)
+    }
+
+    async fn halt(&self) -> Result<Option<Halt>, RecordError> {
+        Ok(self.halt.now().map(|halted| Halt {
+            by: halted.by.to_string(),
+            at: halted.at,
+            why: halted.why,
+        }))
+    }
+}
+
+fn spent(repair: Repair) -> Spent {
+    let outcome = repair.outcome.map(|outcome| match outcome {
+        store::RepairOutcome::Verified => RepairOutcome::Verified,
+        store::RepairOutcome::Unverified => RepairOutcome::Unverified,
+        store::RepairOutcome::Refused => RepairOutcome::Refused,
+        store::RepairOutcome::Cancelled => RepairOutcome::Cancelled,
+    });
+    Spent {
+        job: repair.job,
+        runbook: RunbookId(repair.runbook),
+        targets: repair.targets,
+        at: repair.at,
+        by: repair.by,
+        outcome,
+        ended_at: repair.ended_at,
+    }
+}
+
+/// For answers: whatever is known of an incident, open or closed.
+pub async fn incident_of(store: &Store, id: &IncidentId) -> Result<Option<Incident>, StoreError> {
+    let row = store.incident(&id.0).await?;
+    Ok(row.and_then(|row| serde_json::from_value(row.body).ok()))
+}

@@ -1,0 +1,155 @@
+//! Where evidence comes from, and how well each source works: what the bot is blind to.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use collectors::{
+    SourceError, SourceName,
+    alertmanager::{AlertmanagerClient, Silence},
+    blind::{self, BlindSpot, SourceHealth},
+    prometheus::{PrometheusSource, RuleState, TargetHealth},
+};
+use jiff::{SignedDuration, Timestamp};
+use runbooks::healer::{Metrics, NoSilences, Silences};
+use tokio_util::sync::CancellationToken;
+
+use crate::{config::Sources, web::Figures};
+
+/// How often sources are asked whether they work.
+const ASK_EVERY: Duration = Duration::from_secs(30);
+/// Three answers may be missed.
+const EXPECTED_EVERY: SignedDuration = SignedDuration::from_secs(100);
+/// The Watchdog's route repeats every minute (our own Alertmanager) to five (careful settings elsewhere).
+const WEBHOOK_EVERY: SignedDuration = SignedDuration::from_mins(5);
+
+/// What the sources of a configuration are worth now.
+pub struct Senses {
+    health: Mutex<Vec<SourceHealth>>,
+    webhooks: Vec<SourceName>,
+    alertmanagers: Vec<AlertmanagerClient>,
+    prometheus: Vec<PrometheusSource>,
+}
+
+impl Senses {
+    /// # Errors
+    /// An address that is none.
+    pub fn new(sources: &Sources) -> Result<Self, SourceError> {
+        let name = |name: &str| SourceName(name.to_owned());
+        let mut health = Vec::new();
+        let mut sense = |source: SourceName, shows: &str, expected_every| {
+            health.push(SourceHealth {
+                source,
+                shows: shows.to_owned(),
+                expected_every,
+                last_success: None,
+                last_error: None,
+            });
+        };
+        let mut alertmanagers = Vec::new();
+        for source in &sources.alertmanager {
+            sense(name(&source.name), "alerts by webhook", WEBHOOK_EVERY);
+            if let Some(url) = &source.url {
+                let asked = SourceName(format!("{} (API)", source.name));
+                sense(asked.clone(), "silences", EXPECTED_EVERY);
+                alertmanagers.push(AlertmanagerClient::new(asked, url)?);
+            }
+        }
+        let mut prometheus = Vec::new();
+        for source in &sources.prometheus {
+            sense(name(&source.name), "rules and targets", EXPECTED_EVERY);
+            prometheus.push(PrometheusSource::new(name(&source.name), &source.url)?);
+        }
+        let webhooks = sources.alertmanager.iter().map(|source| name(&source.name)).collect();
+        Ok(Self { health: Mutex::new(health), webhooks, alertmanagers, prometheus })
+    }
+
+    pub fn blind_spots(&self, now: Timestamp) -> Vec<BlindSpot> {
+        blind::report(self.lock().iter(), now)
+    }
+
+    /// Asks every source now and then, until told to stop.
+    pub async fn watch(&self, figures: Arc<Figures>, stop: CancellationToken) {
+        loop {
+            for client in &self.alertmanagers {
+                self.note(client.name(), client.silences().await.map(drop));
+            }
+            for source in &self.prometheus {
+                self.note(source.name(), source.target_health().await.map(drop));
+            }
+            for source in &self.webhooks {
+                if let Some(at) = figures.last_webhook(source) {
+                    self.change(source, |health| health.succeeded(at));
+                }
+            }
+            tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(ASK_EVERY) => {} }
+        }
+    }
+
+    fn note(&self, source: &SourceName, how: Result<(), SourceError>) {
+        let now = Timestamp::now();
+        self.change(source, |health| match how {
+            Ok(()) => health.succeeded(now),
+            Err(error) => health.failed(now, &error.to_string()),
+        });
+    }
+
+    fn change(&self, source: &SourceName, change: impl FnOnce(&mut SourceHealth)) {
+        if let Some(health) = self.lock().iter_mut().find(|health| health.source == *source) {
+            change(health);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<SourceHealth>> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Evidence from metrics: the first Prometheus of the configuration (others watch other things).
+pub fn metrics(sources: &Sources) -> Result<Arc<dyn Metrics>, SourceError> {
+    match sources.prometheus.first() {
+        Some(source) => {
+            Ok(Arc::new(PrometheusSource::new(SourceName(source.name.clone()), &source.url)?))
+        }
+        None => Ok(Arc::new(NoMetrics)),
+    }
+}
+
+/// Without a Prometheus nothing is known from metrics, and so nothing that needs them is done.
+struct NoMetrics;
+
+#[async_trait]
+impl Metrics for NoMetrics {
+    async fn rules(&self) -> Result<Vec<RuleState>, String> {
+        Err("no Prometheus is configured".to_owned())
+    }
+
+    async fn targets(&self) -> Result<TargetHealth, String> {
+        Err("no Prometheus is configured".to_owned())
+    }
+}
+
+/// Silences of all Alertmanagers; one that does not answer makes them unknown.
+pub fn silences(sources: &Sources) -> Result<Arc<dyn Silences>, SourceError> {
+    let clients = sources.alertmanager.iter().filter_map(|source| {
+        let url = source.url.as_ref()?;
+        Some(AlertmanagerClient::new(SourceName(source.name.clone()), url))
+    });
+    let clients: Vec<_> = clients.collect::<Result<_, _>>()?;
+    Ok(if clients.is_empty() { Arc::new(NoSilences) } else { Arc::new(AllSilences(clients)) })
+}
+
+struct AllSilences(Vec<AlertmanagerClient>);
+
+#[async_trait]
+impl Silences for AllSilences {
+    async fn silences(&self) -> Result<Vec<Silence>, String> {
+        let mut all = Vec::new();
+        for client in &self.0 {
+            all.extend(Silences::silences(client).await?);
+        }
+        Ok(all)
+    }
+}

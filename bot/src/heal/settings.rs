@@ -1,0 +1,48 @@
+//! The configuration's words about automation as the healer's settings.
+
+use std::collections::BTreeMap;
+
+use runbooks::{format::RunbookId, healer::HealSettings, trust::Mode};
+
+use crate::{command::Trust, config::Automation, store::TrustMode};
+
+/// A mode in the words of the store.
+pub fn trust_of(mode: Mode) -> TrustMode {
+    match mode {
+        Mode::Shadow => TrustMode::Shadow,
+        Mode::Ask => TrustMode::Ask,
+        Mode::Auto => TrustMode::Auto,
+    }
+}
+
+pub(super) fn mode_of(mode: TrustMode) -> Mode {
+    match mode {
+        TrustMode::Shadow => Mode::Shadow,
+        TrustMode::Ask => Mode::Ask,
+        TrustMode::Auto => Mode::Auto,
+    }
+}
+
+fn configured(trust: Trust) -> Mode {
+    match trust {
+        Trust::Shadow => Mode::Shadow,
+        Trust::Ask => Mode::Ask,
+        Trust::Auto => Mode::Auto,
+    }
+}
+
+/// The section `automation`.
+pub fn heal_settings(automation: &Automation) -> HealSettings {
+    let id = |name: &String| RunbookId(name.clone());
+    let settle = automation.settle_seconds.iter().map(|(runbook, seconds)| {
+        let settle = serde_json::Value::from(format!("{}s", seconds.0));
+        (id(runbook), BTreeMap::from([("settle".to_owned(), settle)]))
+    });
+    HealSettings {
+        mode: configured(automation.default),
+        modes: automation.runbooks.iter().map(|(name, mode)| (id(name), configured(*mode))).collect(),
+        opt_in: automation.opt_in.iter().map(id).collect(),
+        settings: settle.collect(),
+        ..HealSettings::default()
+    }
+}

@@ -1,0 +1,157 @@
+//! What is said of incidents and decisions. Pure.
+
+use jiff::Timestamp;
+use runbooks::{
+    decide::Decision,
+    gate::Gate,
+    healer::DecisionRecord,
+    incident::{Incident, State},
+    storm::Storm,
+};
+
+use crate::wording::{Cell, Message, Severity, Table, Tone, ago, duration};
+
+/// Alerts named in the message of an incident.
+const ALERTS_SHOWN: usize = 8;
+
+/// How an incident stands: how bad, and in a few words.
+fn standing(state: &State, now: Timestamp) -> (Severity, String) {
+    match state {
+        State::Open => (Severity::Working, "looking at it".to_owned()),
+        State::Holding { until, why } => {
+            let left = until.duration_since(now);
+            let left = if left.is_positive() { format!("for {}", duration(left)) } else { "a moment".to_owned() };
+            (Severity::Working, format!("waiting {left}: {why}"))
+        }
+        State::Asking { why, .. } => (Severity::Attention, format!("may I? {why}")),
+        State::Approved { by, .. } => (Severity::Working, format!("approved by {by}; looking once more")),
+        State::Acting { .. } => (Severity::Working, "repairing".to_owned()),
+        State::Proving { .. } => (Severity::Working, "repaired; watching whether it holds".to_owned()),
+        State::Healed { .. } => (Severity::Good, "healed and proven".to_owned()),
+        State::Shadow { would, .. } => (Severity::Attention, format!("would repair (shadow): {would}")),
+        State::Refused { why, .. } => (Severity::Refused, format!("not repaired: {why}")),
+        State::TellOnly { why } => (Severity::Attention, format!("for people: {why}")),
+        State::Unproven { why, .. } => (Severity::Bad, format!("the repair was not proven: {why}")),
+        State::Resolved { how } => (Severity::Good, format!("over: {how}")),
+    }
+}
+
+/// The one message of an incident.
+pub fn incident_message(incident: &Incident, now: Timestamp) -> Message {
+    let (severity, words) = standing(&incident.state, now);
+    let mut message = Message::new(severity, format!("{}: {words}", incident.domain));
+    let firing = incident.firing();
+    if !firing.is_empty() {
+        let mut names: Vec<&str> = firing.iter().copied().take(ALERTS_SHOWN).collect();
+        if firing.len() > names.len() {
+            names.push("…");
+        }
+        message = message.line(format!("alerts: {}", names.join(", ")));
+    }
+    if !incident.subjects.is_empty() {
+        let hosts: Vec<&str> = incident.subjects.iter().map(|host| host.as_str()).collect();
+        message = message.line(format!("about: {}", hosts.join(", ")));
+    }
+    if let Some(cause) = &incident.under {
+        message = message.line(format!("explained by incident {cause}"));
+    }
+    let job = incident.state.job().map(|job| format!(", job {job}")).unwrap_or_default();
+    let opened = ago(incident.opened_at, now);
+    message.toned(format!("incident {} since {opened}{job}", incident.id), Tone::Dim)
+}
+
+/// Open incidents, one line each.
+pub fn incidents_table(incidents: &[Incident], now: Timestamp) -> Table {
+    let mut table = Table::new(&["incident", "about", "since", "state", "alerts"]);
+    for incident in incidents {
+        let (severity, words) = standing(&incident.state, now);
+        let tone = match severity {
+            Severity::Good => Tone::Good,
+            Severity::Bad => Tone::Bad,
+            Severity::Info => Tone::Plain,
+            Severity::Working | Severity::Attention | Severity::Refused => Tone::Warn,
+        };
+        let alerts: Vec<&str> = incident.firing().into_iter().collect();
+        table.row([
+            incident.id.to_string().into(),
+            incident.domain.to_string().into(),
+            ago(incident.opened_at, now).into(),
+            Cell::new(words, tone),
+            alerts.join(" ").into(),
+        ]);
+    }
+    table
+}
+
+/// Everything behind a decision.
+pub fn decision_message(incident: &Incident, record: Option<&DecisionRecord>, now: Timestamp) -> Message {
+    let mut message = incident_message(incident, now);
+    let Some(record) = record else {
+        return message.line("Nothing was decided yet.");
+    };
+    message = message.line(format!("decided {}: {}", ago(record.at, now), decision_words(&record.decision)));
+    for opinion in &record.opinions {
+        message = message.line(format!("{}: {}", opinion.runbook, opinion.verdict.why()));
+    }
+    if !record.gates.is_empty() {
+        let mut table = Table::new(&["gate", "says", "why"]);
+        for answer in &record.gates {
+            let (word, tone) = match &answer.gate {
+                Gate::Pass { .. } => ("pass", Tone::Good),
+                Gate::Hold { .. } => ("wait", Tone::Warn),
+                Gate::Refuse { .. } => ("no", Tone::Bad),
+            };
+            table.row([
+                answer.id.to_string().into(),
+                Cell::new(word, tone),
+                answer.gate.why().into(),
+            ]);
+        }
+        message = message.table(table);
+    }
+    let mut table = Table::new(&["evidence", "host", "says"]);
+    for (probe, hosts) in &record.readings.by_probe {
+        for (host, reading) in hosts {
+            let (text, tone) = match reading {
+                deploy_engine::probe::Reading::Known { value, .. } => (value.to_string(), Tone::Plain),
+                deploy_engine::probe::Reading::Unknown { why, .. } => (format!("unknown: {why}"), Tone::Warn),
+            };
+            table.row([probe.clone().into(), host.to_string().into(), Cell::new(shortened(&text), tone)]);
+        }
+    }
+    if table.rows.is_empty() { message } else { message.table(table) }
+}
+
+/// Characters of one reading in a chat; the whole is in the JSON answer.
+const READING_SHOWN: usize = 160;
+
+fn shortened(text: &str) -> String {
+    let short: String = text.chars().take(READING_SHOWN).collect();
+    if short.len() < text.len() { format!("{short}…") } else { short }
+}
+
+fn decision_words(decision: &Decision) -> String {
+    match decision {
+        Decision::Act { plan, why } => format!("act ({}): {why}", plan.title),
+        Decision::Ask { plan, why } => format!("ask ({}): {why}", plan.title),
+        Decision::Shadow { plan, why } => format!("shadow ({}): {why}", plan.title),
+        Decision::Hold { why, .. } => format!("wait: {why}"),
+        Decision::Refuse { why, evidence } if evidence.is_empty() => format!("refuse: {why}"),
+        Decision::Refuse { why, evidence } => format!("refuse: {why} ({})", evidence.join("; ")),
+        Decision::TellOnly { why } => format!("tell only: {why}"),
+    }
+}
+
+pub(super) fn storm_message(storm: &Storm) -> Message {
+    match storm {
+        Storm::Calm => Message::new(Severity::Good, "The storm is over: repairs may go on"),
+        Storm::Raging { since } => {
+            Message::new(Severity::Bad, "Storm: nothing is repaired automatically")
+                .line(format!("since {since:.0}"))
+        }
+        Storm::CoolingDown { quiet_since, .. } => {
+            Message::new(Severity::Attention, "The storm cools down: still nothing is repaired automatically")
+                .line(format!("quiet since {quiet_since:.0}"))
+        }
+    }
+}

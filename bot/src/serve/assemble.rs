@@ -1,0 +1,199 @@
+//! Putting the bot together from its configuration: the same for `serve` and for commands without a running bot.
+
+use std::{path::Path, sync::Arc};
+
+use futures::future::BoxFuture;
+use deploy_engine::{
+    model::Model,
+    runner::{Context, HostEvidence, JobObserver, Runner, StepGate, SystemClock},
+    secrets::SecretStore,
+    transport::{Hosts, SshHosts},
+};
+use runbooks::{
+    healer::{HealGate, Healer, Ports, Vitals},
+    library::Library,
+    topology::Topology,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    bot::Bot,
+    chat::{ChatAdapter, office::Office},
+    command::Vocabulary,
+    config::{Config, Loaded},
+    control,
+    halt::{Halt, HaltGate},
+    heal::{self, BotRecords, DeskJobs, HealObserver, News, Senses},
+    jobs::{self, JobDesk},
+    lock::InstanceLock,
+    rights::{Identity, People},
+    store::Store,
+};
+
+/// Folder of the site's secrets in the state directory.
+const SECRETS: &str = "secrets";
+
+/// Everything that can be had before anything acts.
+pub struct Ground {
+    pub loaded: Loaded,
+    pub model: Arc<Model>,
+    pub library: Arc<Library>,
+    pub store: Store,
+    /// Whoever runs this process.
+    pub owner: Identity,
+    _lock: InstanceLock,
+}
+
+/// Reads all files, takes the state directory for itself and opens the store.
+///
+/// # Errors
+/// What is wrong, for people.
+pub async fn ground(config: &Path) -> Result<Ground, String> {
+    let loaded = crate::config::load(config).map_err(|errors| errors.to_string())?;
+    let model = Model::load(&loaded.config.site, &loaded.config.service_dirs)
+        .map_err(|errors| errors.to_string())?;
+    let library =
+        Library::load(&loaded.config.runbook_dirs).map_err(|errors| errors.to_string())?;
+    let wrong = heal::heal_settings(&loaded.config.automation).check(&library);
+    if !wrong.is_empty() {
+        return Err(format!("{}: automation: {}", config.display(), wrong.join("; ")));
+    }
+    let dir = &loaded.config.state_dir;
+    make_dir(dir).map_err(|error| format!("state_dir {}: {error}", dir.display()))?;
+    let lock = InstanceLock::take(dir).map_err(|error| error.to_string())?;
+    let store = Store::open(dir).await.map_err(|error| error.to_string())?;
+    let owner = Identity::unix(&control::own_user_name());
+    Ok(Ground { loaded, model: Arc::new(model), library: Arc::new(library), store, owner, _lock: lock })
+}
+
+fn make_dir(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o750).create(dir)
+}
+
+/// The bot, and what has to run beside it.
+pub struct Assembled {
+    pub bot: Arc<Bot>,
+    /// Tells of jobs; to be spawned.
+    pub telling: BoxFuture<'static, ()>,
+    /// Not running yet; its gate is in place, so repairs of earlier runs are gated from the start.
+    pub healer: Healer,
+    pub news: mpsc::Receiver<runbooks::healer::News>,
+}
+
+/// Connects everything. Nothing acts yet.
+pub async fn assemble(
+    ground: &Ground,
+    adapters: Vec<Arc<dyn ChatAdapter>>,
+    stop: CancellationToken,
+) -> Result<Assembled, String> {
+    let config = ground.loaded.config.clone();
+    let (model, store) = (ground.model.clone(), ground.store.clone());
+    let hosts = hosts(&config, &model)?;
+    let halt = Halt::load(store.clone()).await.map_err(|error| error.to_string())?;
+    let office = Office::new(store.clone(), adapters);
+    let desk = JobDesk::new(store.clone(), stop);
+    let (observer, telling) = jobs::projection(store.clone(), office.clone());
+    let (tell, news) = News::new();
+    let source = |error: collectors::SourceError| format!("sources: {error}");
+    let ports = Ports {
+        records: Arc::new(BotRecords { store: store.clone(), halt: halt.clone() }),
+        evidence: Arc::new(HostEvidence { hosts: hosts.clone(), site: model.clone() }),
+        hosts: hosts.clone(),
+        journal: Arc::new(store.clone()),
+        metrics: heal::metrics(&config.sources).map_err(source)?,
+        silences: heal::silences(&config.sources).map_err(source)?,
+        tell: Arc::new(tell),
+        clock: Arc::new(SystemClock),
+        vitals: Arc::new(Vitals::default()),
+    };
+    let senses = Arc::new(Senses::new(&config.sources).map_err(source)?);
+    let mut bot = Bot {
+        vocabulary: vocabulary(&model, &ground.library),
+        people: People::new(config.people.clone(), Some(ground.owner.clone())),
+        config,
+        model: model.clone(),
+        hosts: hosts.clone(),
+        store: store.clone(),
+        office,
+        jobs: desk.clone(),
+        halt: halt.clone(),
+        library: ground.library.clone(),
+        ear: heal::Ear::default(),
+        senses,
+        strangers: Default::default(),
+    };
+    let healer = healer(&mut bot, &ports);
+    let observer = HealObserver { ear: bot.ear.clone(), then: observer };
+    desk.set_runner(runner(&bot, ports, Arc::new(observer)));
+    Ok(Assembled { bot: Arc::new(bot), telling: Box::pin(telling), healer, news })
+}
+
+/// The way to the site's hosts, with its secrets.
+fn hosts(config: &Config, model: &Model) -> Result<Arc<dyn Hosts>, String> {
+    let secrets = SecretStore::open(&config.state_dir.join(SECRETS)).map_err(|e| e.to_string())?;
+    let names = model.secret_names();
+    secrets.ensure(names.iter().map(String::as_str)).map_err(|error| error.to_string())?;
+    Ok(Arc::new(SshHosts::new(model, Arc::new(secrets))))
+}
+
+fn healer(bot: &mut Bot, ports: &Ports) -> Healer {
+    let jobs = DeskJobs {
+        desk: bot.jobs.clone(),
+        store: bot.store.clone(),
+        rooms: bot.team_rooms(),
+    };
+    let settings = Arc::new(heal::heal_settings(&bot.config.automation));
+    let topology = Arc::new(topology(&bot.model));
+    let library = bot.library.clone();
+    let (healer, handle) = Healer::new(ports.clone(), Arc::new(jobs), settings, topology, library);
+    bot.ear.get_or_init(|| handle);
+    healer
+}
+
+fn runner(bot: &Bot, ports: Ports, observer: Arc<dyn JobObserver>) -> Runner {
+    let settings = Arc::new(heal::heal_settings(&bot.config.automation));
+    let topology = Arc::new(topology(&bot.model));
+    let repairs = HealGate::new(ports, settings, topology, bot.library.clone());
+    let gate: Arc<dyn StepGate> =
+        Arc::new(HaltGate { halt: bot.halt.clone(), then: Arc::new(repairs) });
+    Runner::new(Context::new(
+        Arc::new(bot.store.clone()),
+        bot.hosts.clone(),
+        bot.model.clone(),
+        gate,
+        observer,
+        holder(),
+    ))
+}
+
+/// The site as runbooks need it.
+fn topology(model: &Model) -> Topology {
+    let services = model.services.iter().map(|(name, deployment)| {
+        let deployed = runbooks::topology::Deployed {
+            members: deployment.members.clone(),
+            settings: deployment.settings.clone(),
+        };
+        (name.clone(), deployed)
+    });
+    Topology {
+        site: model.site.name.clone(),
+        hosts: model.site.hosts.iter().map(|(name, spec)| (name.clone(), spec.address.clone())).collect(),
+        services: services.collect(),
+    }
+}
+
+fn vocabulary(model: &Model, library: &Library) -> Vocabulary {
+    Vocabulary {
+        services: model.services.keys().cloned().collect(),
+        hosts: model.site.hosts.keys().cloned().collect(),
+        runbooks: library.iter().map(|runbook| runbook.runbook.to_string()).collect(),
+    }
+}
+
+/// The name of this bot in leases.
+fn holder() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}:{}", name.trim(), std::process::id())
+}

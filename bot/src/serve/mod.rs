@@ -1,0 +1,251 @@
+//! `nightshift serve`: everything together, from the first line of the log to the last.
+
+pub mod assemble;
+mod logging;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    bot::{Bot, HANDLED_DAYS},
+    chat::{self, ChatAdapter, Incoming, console::Console},
+    cli::{self, Outcome},
+    control, heal as healer_shell, web,
+};
+use assemble::{Assembled, Ground, assemble, ground};
+
+/// Words of people that wait to be handled.
+const INBOX: usize = 256;
+/// Commands handled at once; most wait for hosts.
+const COMMANDS_AT_ONCE: usize = 32;
+/// How long parts have to end after they were told to. What runs on hosts runs on and is asked for at the next start.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How often old claims and messages are forgotten.
+const TIDY_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
+/// The longest time between two beats of the heart that `/metrics` shows.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Chat messages can be edited this long after their last change.
+const MESSAGE_DAYS: i64 = 90;
+
+/// Runs until SIGTERM, SIGINT, or the end of the console.
+pub async fn run(config: &Path, console: bool, json_log: bool) -> Outcome {
+    let ground = match ground(config).await {
+        Ok(ground) => ground,
+        Err(why) => return cli::wrong(why),
+    };
+    logging::start(&ground.loaded.config.state_dir, console, json_log);
+    let console = match console.then(|| open_console(&ground)).transpose() {
+        Ok(console) => console,
+        Err(why) => return cli::wrong(why),
+    };
+    match serve(&ground, console.clone()).await {
+        Ok(()) => console.is_none_or(|console| console.all_succeeded()).into(),
+        Err(why) => {
+            tracing::error!(why, "the bot cannot run");
+            eprintln!("{why}");
+            Outcome::Failed
+        }
+    }
+}
+
+fn open_console(ground: &Ground) -> Result<Arc<Console>, String> {
+    let config = &ground.loaded.config;
+    Console::open(ground.owner.clone(), &config.chat.prefix, &config.state_dir).map(Arc::new)
+}
+
+async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), String> {
+    let config = &ground.loaded.config;
+    let stop = CancellationToken::new();
+    let mut adapters = chat::configured(&ground.loaded);
+    if let Some(console) = &console {
+        adapters.push(console.clone());
+    }
+    // Taken before anything acts: a second bot, or another program on the port, is found out here.
+    let listener = web::bind(config.listen).await.map_err(|error| error.to_string())?;
+    let Assembled { bot, telling, healer, news } = assemble(ground, adapters.clone(), stop.clone()).await?;
+    let (batches, changes) = mpsc::channel(web::QUEUE);
+    let figures = Arc::new(web::Figures::default());
+    figures.started(Timestamp::now());
+    let web = Arc::new(web::Web {
+        store: bot.store.clone(),
+        tokens: web::Tokens::new(&ground.loaded.webhook_tokens),
+        batches,
+        figures: figures.clone(),
+    });
+
+    let mut parts = JoinSet::new();
+    let teller = tokio::spawn(telling);
+    let (office, token) = (bot.office.clone(), stop.clone());
+    let posting = tokio::spawn(async move { office.run(token).await });
+    let token = stop.clone();
+    parts.spawn(async move { ended("web", web::serve(listener, web, token).await) });
+    let (of, dir, token) = (bot.clone(), config.state_dir.clone(), stop.clone());
+    parts.spawn(async move { ended("control socket", control::serve(of, &dir, token).await) });
+    let resumed = bot.jobs.resume_all().await.map_err(|error| error.to_string())?;
+    tracing::info!(site = bot.model.site.name, listen = %config.listen, resumed = resumed.len(), "on duty");
+    parts.spawn(tidy(bot.clone(), stop.clone()));
+    let rooms = bot.team_rooms();
+    let prefix = config.chat.prefix.clone();
+    let telling_news = healer_shell::tell_all(news, bot.store.clone(), bot.office.clone(), rooms, prefix);
+    let news_teller = tokio::spawn(telling_news);
+    parts.spawn(hear_alerts(bot.clone(), changes, figures.clone(), stop.clone()));
+    let (senses, token) = (bot.senses.clone(), stop.clone());
+    parts.spawn(async move { senses.watch(figures, token).await });
+    let token = stop.clone();
+    parts.spawn(heal(healer, token));
+    let told_to_stop = listen(&bot, &adapters, console.is_some(), &mut parts, &stop);
+
+    tokio::select! {
+        () = told_to_stop => {}
+        () = signalled(console.is_some()) => {}
+    }
+    tracing::info!("going off duty");
+    stop.cancel();
+    let rest = async {
+        bot.jobs.rest().await;
+        while parts.join_next().await.is_some() {}
+        let _ = posting.await;
+    };
+    if tokio::time::timeout(STOP_LIMIT, rest).await.is_err() {
+        tracing::warn!("some parts did not end in time");
+    }
+    teller.abort();
+    news_teller.abort();
+    bot.store.close().await;
+    Ok(())
+}
+
+/// Hears all chats. The future ends with the console, if there is one.
+fn listen(
+    bot: &Arc<Bot>,
+    adapters: &[Arc<dyn ChatAdapter>],
+    console: bool,
+    parts: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> impl Future<Output = ()> + use<> {
+    let (inbox, heard) = mpsc::channel(INBOX);
+    let over = CancellationToken::new();
+    for adapter in adapters {
+        let (adapter, inbox, stop, over) = (adapter.clone(), inbox.clone(), stop.clone(), over.clone());
+        parts.spawn(async move {
+            adapter.listen(inbox, stop).await;
+            if adapter.name() == chat::console::NAME {
+                over.cancel();
+            }
+        });
+    }
+    parts.spawn(handle_all(bot.clone(), heard, stop.clone()));
+    async move {
+        if console {
+            over.cancelled().await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn handle_all(bot: Arc<Bot>, mut heard: mpsc::Receiver<Incoming>, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(COMMANDS_AT_ONCE));
+    loop {
+        let incoming = tokio::select! { () = stop.cancelled() => return, heard = heard.recv() => heard };
+        let Some(incoming) = incoming else { return };
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let bot = bot.clone();
+        tokio::spawn(async move {
+            bot.hear(incoming).await;
+            drop(place);
+        });
+    }
+}
+
+/// At a terminal ^C belongs to the console.
+async fn signalled(console: bool) {
+    let wait = |kind| async move {
+        match signal(kind) {
+            Ok(mut signals) => {
+                signals.recv().await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "a signal cannot be waited for");
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    use std::io::IsTerminal;
+    if console && std::io::stdin().is_terminal() {
+        wait(SignalKind::terminate()).await;
+    } else {
+        tokio::select! {
+            () = wait(SignalKind::terminate()) => {}
+            () = wait(SignalKind::interrupt()) => {}
+        }
+    }
+}
+
+async fn tidy(bot: Arc<Bot>, stop: CancellationToken) {
+    loop {
+        let now = Timestamp::now();
+        let before = |days: i64| now - SignedDuration::from_hours(24 * days);
+        if let Err(error) = bot.store.prune_claims(before(HANDLED_DAYS)).await {
+            tracing::warn!(%error, "old claims stay");
+        }
+        if let Err(error) = bot.store.prune_messages(before(MESSAGE_DAYS)).await {
+            tracing::warn!(%error, "old messages stay");
+        }
+        tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(TIDY_EVERY) => {} }
+    }
+}
+
+fn ended(part: &str, how: std::io::Result<()>) {
+    if let Err(error) = how {
+        tracing::error!(part, %error, "a part of the bot ended");
+    }
+}
+
+async fn heal(healer: runbooks::healer::Healer, stop: CancellationToken) {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let healing = healer.run(told);
+    tokio::pin!(healing);
+    let ended = tokio::select! {
+        ended = &mut healing => ended,
+        () = stop.cancelled() => {
+            // It may have ended by itself at the same moment.
+            let _ = tell.send(());
+            healing.await
+        }
+    };
+    if let Err(why) = ended {
+        // Deploys and looking go on; nothing is repaired by a bot that does not know what it was doing.
+        tracing::error!(why, "the healer cannot run");
+    }
+}
+
+/// Hands stored alerts to the healer, in order. A queue that is full holds up the webhooks, and so their senders.
+async fn hear_alerts(
+    bot: Arc<Bot>,
+    mut changes: mpsc::Receiver<web::Batch>,
+    figures: Arc<web::Figures>,
+    stop: CancellationToken,
+) {
+    loop {
+        figures.beat(Timestamp::now());
+        let batch = tokio::select! {
+            () = stop.cancelled() => return,
+            batch = changes.recv() => batch,
+            () = tokio::time::sleep(HEARTBEAT) => continue,
+        };
+        let (Some(batch), Some(healer)) = (batch, bot.ear.get()) else { return };
+        for (alert, change) in batch {
+            if let Err(error) = healer.heard(alert, change).await {
+                tracing::error!(%error, "an alert is stored, but was not looked at");
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The bot's own figures, as Prometheus reads them.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use collectors::SourceName;
+use jiff::Timestamp;
+
+use crate::store::Store;
+
+/// Counters since the start.
+#[derive(Default)]
+pub struct Figures {
+    refused: AtomicU64,
+    truncated: AtomicU64,
+    sources: Mutex<BTreeMap<SourceName, Source>>,
+    /// Set by the healer's loop at every turn: a bot that answers HTTP but decides nothing shows here.
+    heartbeat: Mutex<Option<Timestamp>>,
+    started: Mutex<Option<Timestamp>>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Source {
+    webhooks: u64,
+    alerts: u64,
+    last: Option<Timestamp>,
+}
+
+impl Figures {
+    pub fn started(&self, now: Timestamp) {
+        *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    pub fn beat(&self, now: Timestamp) {
+        *self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    pub fn webhook_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn webhook_taken(&self, source: &SourceName, alerts: usize, truncated: u64, now: Timestamp) {
+        self.truncated.fetch_add(truncated, Ordering::Relaxed);
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = sources.entry(source.clone()).or_default();
+        entry.webhooks += 1;
+        entry.alerts += alerts as u64;
+        entry.last = Some(now);
+    }
+
+    /// When a source's last webhook came.
+    pub fn last_webhook(&self, source: &SourceName) -> Option<Timestamp> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner).get(source)?.last
+    }
+
+    /// The exposition format, version 0.0.4. Figures that the store does not give are left out, and the scrape says so.
+    pub async fn render(&self, store: &Store, now: Timestamp) -> String {
+        let mut text = String::new();
+        let readable = store.count_firing().await;
+        let jobs = store.jobs(true, u32::MAX).await;
+        let incidents = store.open_incidents().await;
+        metric(&mut text, "nightshift_store_readable", "gauge", "Whether the store answers.", f64::from(u8::from(readable.is_ok())));
+        if let Ok(firing) = readable {
+            metric(&mut text, "nightshift_alerts_firing", "gauge", "Alerts that fire, as stored.", firing as f64);
+        }
+        if let Ok(jobs) = jobs {
+            metric(&mut text, "nightshift_jobs_open", "gauge", "Jobs that have not finished.", jobs.len() as f64);
+        }
+        if let Ok(incidents) = incidents {
+            metric(&mut text, "nightshift_incidents_open", "gauge", "Incidents that are open.", incidents.len() as f64);
+        }
+        let seconds = |at: Timestamp| at.as_millisecond() as f64 / 1000.0;
+        if let Some(at) = *self.started.lock().unwrap_or_else(PoisonError::into_inner) {
+            metric(&mut text, "nightshift_start_time_seconds", "gauge", "When the bot started.", seconds(at));
+        }
+        let beat = *self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = beat {
+            metric(&mut text, "nightshift_heartbeat_timestamp_seconds", "gauge", "When the healer last turned; alert when it is old.", seconds(at));
+        }
+        metric(&mut text, "nightshift_clock_seconds", "gauge", "The bot's clock.", seconds(now));
+        metric(&mut text, "nightshift_webhooks_refused_total", "counter", "Webhooks without a right token or body.", self.refused.load(Ordering::Relaxed) as f64);
+        metric(&mut text, "nightshift_alerts_truncated_total", "counter", "Alerts that senders left out of webhooks.", self.truncated.load(Ordering::Relaxed) as f64);
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        labelled(&mut text, "nightshift_webhooks_total", "counter", "Webhooks stored.", sources.iter().map(|(n, s)| (n, s.webhooks as f64)));
+        labelled(&mut text, "nightshift_alerts_received_total", "counter", "Alerts in them.", sources.iter().map(|(n, s)| (n, s.alerts as f64)));
+        labelled(&mut text, "nightshift_source_last_webhook_timestamp_seconds", "gauge", "When a source last sent.", sources.iter().filter_map(|(n, s)| Some((n, seconds(s.last?)))));
+        text
+    }
+}
+
+fn metric(text: &mut String, name: &str, kind: &str, help: &str, value: f64) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+}
+
+fn labelled<'a>(
+    text: &mut String,
+    name: &str,
+    kind: &str,
+    help: &str,
+    values: impl Iterator<Item = (&'a SourceName, f64)>,
+) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    for (source, value) in values {
+        // The configuration allows only names that need no quoting.
+        let _ = writeln!(text, "{name}{{source=\"{source}\"}} {value}");
+    }
+}

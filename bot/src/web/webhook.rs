@@ -1,0 +1,110 @@
+//! Alertmanager's webhook: durable before the answer.
+//!
+//! A place in the healer's queue is taken first, then everything is stored in one transaction, then the sender gets its 2xx. So
+//! whatever was answered is stored and known to the healer; a full queue or a full disk makes the sender come again, and nothing
+//! of its message was taken. After a crash the healer begins with what is stored.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use collectors::{Alert, Status, alertmanager::parse_webhook, fold};
+use jiff::Timestamp;
+
+use super::{Batch, Web};
+use crate::store::{AlertKey, AlertRow, Store, StoreError};
+
+/// What a sender is told to wait when the bot has no room, in seconds.
+const RETRY_AFTER: &str = "5";
+
+pub async fn alertmanager(
+    State(web): State<Arc<Web>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let Some(source) = web.tokens.source(authorization) else {
+        web.figures.webhook_refused();
+        return (StatusCode::UNAUTHORIZED, "expected the bearer token of a configured source\n").into_response();
+    };
+    let now = Timestamp::now();
+    let webhook = match parse_webhook(source, &body, now) {
+        Ok(webhook) => webhook,
+        Err(error) => {
+            web.figures.webhook_refused();
+            tracing::warn!(%source, %error, "a webhook was not understood");
+            return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response();
+        }
+    };
+    let Ok(place) = web.batches.try_reserve() else {
+        tracing::warn!(%source, "the healer's queue is full; the sender is asked to come again");
+        return busy("the queue is full\n".to_owned());
+    };
+    let batch = match keep(&web.store, webhook.alerts, now).await {
+        Ok(batch) => batch,
+        Err(error) => {
+            tracing::error!(%source, %error, "alerts could not be stored; the sender is asked to come again");
+            return busy(format!("{error}\n"));
+        }
+    };
+    web.figures.webhook_taken(source, batch.len(), webhook.truncated, now);
+    if webhook.truncated > 0 {
+        tracing::warn!(%source, truncated = webhook.truncated, "the sender left alerts out; raise its max_alerts");
+    }
+    place.send(batch);
+    (StatusCode::OK, "stored\n").into_response()
+}
+
+fn busy(why: String) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, RETRY_AFTER)], why).into_response()
+}
+
+/// Folds alerts into the store; durable when it returns. Repeats are in the batch too: they say that the source lives.
+pub async fn keep(store: &Store, alerts: Vec<Alert>, now: Timestamp) -> Result<Batch, StoreError> {
+    let key = |alert: &Alert| AlertKey {
+        source: alert.source.0.clone(),
+        fingerprint: alert.fingerprint.clone(),
+    };
+    let keys: Vec<_> = alerts.iter().map(key).collect();
+    store
+        .fold_alerts(&keys, move |rows| {
+            let mut known: std::collections::HashMap<AlertKey, Alert> = rows
+                .into_iter()
+                .filter_map(|(key, row)| Some((key, serde_json::from_value(row.body).ok()?)))
+                .collect();
+            let mut changed = std::collections::BTreeMap::new();
+            let mut batch = Batch::new();
+            for alert in alerts {
+                let key = key(&alert);
+                let change = fold(known.get(&key), &alert);
+                if change.replaces() {
+                    changed.insert(key.clone(), row(&alert, now));
+                    known.insert(key, alert.clone());
+                }
+                batch.push((alert, change));
+            }
+            (changed.into_values().collect(), batch)
+        })
+        .await
+}
+
+fn row(alert: &Alert, now: Timestamp) -> AlertRow {
+    AlertRow {
+        key: AlertKey { source: alert.source.0.clone(), fingerprint: alert.fingerprint.clone() },
+        name: alert.name.clone(),
+        firing: alert.status == Status::Firing,
+        starts_at: alert.starts_at,
+        updated_at: now,
+        body: serde_json::to_value(alert).unwrap_or_default(),
+    }
+}
+
+/// Alerts as they were stored, for the healer's start.
+pub fn stored(rows: Vec<AlertRow>) -> Vec<Alert> {
+    rows.into_iter().filter_map(|row| serde_json::from_value(row.body).ok()).collect()
+}
+

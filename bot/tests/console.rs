@@ -1,0 +1,202 @@
+//! The program as people use it: scripts through the console, and the command line beside it. The site's hosts answer nothing.
+
+use std::{
+    io::Write,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+const START: Duration = Duration::from_secs(60);
+
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new(more: &str) -> Self {
+        let home = Self(tempfile::tempdir().unwrap());
+        home.write(
+            "site.yaml",
+            "site: demo\nssh: {port: 1}\nhosts:\n  ctl1: {address: 127.0.0.1, groups: [control]}\n\
+             services:\n  memcached: {on: control}\n",
+        );
+        home.write("nightshift.yaml", &format!("site: site.yaml\nstate_dir: state\nlisten: 127.0.0.1:0\n{more}"));
+        home
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path().join(name), text).unwrap();
+    }
+
+    fn nightshift(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
+        command.arg("--config").arg(self.path().join("nightshift.yaml")).args(words);
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.nightshift(words).stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn script(&self, lines: &str) -> Output {
+        let mut child = self
+            .nightshift(&["serve", "--console"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    fn serve(&self) -> Served<'_> {
+        let child = self.nightshift(&["serve"]).stdin(Stdio::null()).spawn().unwrap();
+        let served = Served { child, home: self };
+        let start = Instant::now();
+        while !self.run(&["whoami"]).status.success() {
+            assert!(start.elapsed() < START, "the bot does not answer");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        served
+    }
+}
+
+struct Served<'h> {
+    child: Child,
+    home: &'h Home,
+}
+
+impl Served<'_> {
+    fn json(&self, words: &[&str]) -> (bool, serde_json::Value) {
+        let mut all = words.to_vec();
+        all.push("--json");
+        let output = self.home.run(&all);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text:?}"));
+        (output.status.success(), value)
+    }
+}
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        // Ended already is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_script_is_run_line_by_line_and_its_exit_status_tells() {
+    let home = Home::new("");
+    let good = home.script("# who am I\n\n!whoami\nservices\n!halt for a test\n!resume\n");
+    let said = text(&good.stdout);
+    assert!(good.status.success(), "{said}\n{}", text(&good.stderr));
+    let places: Vec<usize> = ["> !whoami", "admin here", "> services", "memcached", "Halted", "Goes on"]
+        .iter()
+        .map(|part| said.find(part).unwrap_or_else(|| panic!("no {part:?} in\n{said}")))
+        .collect();
+    assert!(places.is_sorted(), "answers stand under their commands:\n{said}");
+    assert!(!said.contains('\u{1b}'), "no colours in a pipe:\n{said}");
+
+    let bad = home.script("!depoly site\n!whoami\n");
+    let said = text(&bad.stdout);
+    assert_eq!(bad.status.code(), Some(1), "{said}");
+    assert!(said.contains("did you mean `deploy`?"), "{said}");
+    assert!(said.contains("admin here"), "the rest of the script is run:\n{said}");
+}
+
+#[test]
+fn a_site_that_cannot_be_reached_is_unknown_and_nothing_is_planned() {
+    let home = Home::new("");
+    let output = home.script("!status\n!deploy site\n!approve\n");
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("unknown"), "not reached is not down:\n{said}");
+    assert!(said.contains("ctl1"), "the host is named:\n{said}");
+    assert!(said.contains("Nothing waits for approval"), "{said}");
+}
+
+#[test]
+fn the_command_line_speaks_to_the_running_bot() {
+    let home = Home::new("");
+    let none = home.run(&["jobs"]);
+    assert_eq!(none.status.code(), Some(1));
+    assert!(text(&none.stderr).contains("expected a running bot"), "{}", text(&none.stderr));
+
+    let served = home.serve();
+    let (ok, answer) = served.json(&["whoami"]);
+    assert!(ok);
+    assert_eq!(answer["data"]["role"], "admin");
+    assert!(served.json(&["halt", "switch", "works"]).0);
+    let (_, status) = served.json(&["status"]);
+    assert_eq!(status["data"]["healthy"], false);
+    let told = status["message"].to_string();
+    assert!(told.contains("switch works"), "{told}");
+    let (ok, answer) = served.json(&["job", "nothing"]);
+    assert!(!ok);
+    assert_eq!(answer["ok"], false);
+
+    let second = home.run(&["serve"]);
+    assert_eq!(second.status.code(), Some(2));
+    assert!(text(&second.stderr).contains("found another one running"), "{}", text(&second.stderr));
+}
+
+#[test]
+fn a_halt_outlives_a_kill() {
+    let home = Home::new("");
+    let served = home.serve();
+    assert!(served.json(&["halt", "night"]).0);
+    drop(served);
+    let served = home.serve();
+    let (_, status) = served.json(&["status"]);
+    assert!(status["message"].to_string().contains("night"), "{status}");
+    assert!(served.json(&["resume"]).0);
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once_with_its_place() {
+    let home = Home::new("people: {'ann': admin}\nlimits: {approval_minutes: 0}\nlisten: everywhere\n");
+    let output = home.run(&["check"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    for expected in ["nightshift.yaml:4", "nightshift.yaml:5", "ann", "approval_minutes"] {
+        assert!(said.contains(expected), "no {expected:?} in\n{said}");
+    }
+
+    let home = Home::new("sources:\n  alertmanager: [{name: am, token: {file: missing}}]\n");
+    let output = home.run(&["check"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("nightshift.yaml:5") && said.contains("missing"), "{said}");
+}
+
+#[test]
+fn examples_are_right_and_schemas_are_json() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let output = Command::new(env!("CARGO_BIN_EXE_nightshift"))
+        .args(["check", "--json", "--config"])
+        .arg(examples.join("nightshift.yaml"))
+        .env_remove("CREDENTIALS_DIRECTORY")
+        .output()
+        .unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let errors = report["errors"].as_array().unwrap();
+    // All that is missing on this machine is what systemd would hand over.
+    assert!(!errors.is_empty());
+    for error in errors {
+        assert!(error["message"].as_str().unwrap().contains("systemd"), "{error:#}");
+    }
+    for of in ["site", "service", "runbook", "config"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_nightshift")).args(["schema", of]).output().unwrap();
+        let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(schema["properties"].is_object(), "{of}");
+    }
+}

@@ -1,0 +1,10 @@
+//! What several test programs need.
+
+pub mod human;
+
+use std::{os::unix::fs::PermissionsExt, path::Path};
+
+/// As secrets must be.
+pub fn only_for_owner(path: &Path) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
