@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::io::Write as _;
 
@@ -16,7 +17,8 @@ const SERVICES: &str = include_str!("../../demo/services.yaml");
 const CONFIG: &str = include_str!("../../demo/nightshift.yaml");
 
 /// What of the demo's site a scenario changes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Changes {
     /// Only these services; empty: all.
     pub services: Vec<String>,

@@ -1,0 +1,1 @@
+//! What the bot says about a drill, read through its command line.
