@@ -86,7 +86,12 @@ fn on_fresh_hosts(
 }
 
 fn ours(lab: &Lab, program: Program, work: &Path) -> anyhow::Result<Duration> {
-    let installation = install(lab, program, &lab.folder().join("bench"), &Changes::default())?;
+    let installation = install(
+        lab,
+        program,
+        &lab.folder().join("bench"),
+        &Changes::default(),
+    )?;
     let start = Instant::now();
     capture(&mut installation.cli(&["deploy", "site", "--yes"])?)?;
     let took = start.elapsed();
@@ -115,7 +120,10 @@ fn save_configuration(lab: &Lab, host: Host, file: &Path) -> anyhow::Result<()> 
     let mut ssh = lab.ssh_command(&host.name())?;
     ssh.args(["tar", "-C", "/", "--ignore-failed-read", "-cf", "-"]);
     ssh.args(WRITTEN);
-    let status = ssh.stdout(target).stderr(std::process::Stdio::null()).status()?;
+    let status = ssh
+        .stdout(target)
+        .stderr(std::process::Stdio::null())
+        .status()?;
     // tar says 2 for files that are not on this host; an archive without the database's file is none.
     let mut list = Command::new("tar");
     let names = capture(list.arg("-tf").arg(file))?;
@@ -131,11 +139,25 @@ fn serves(lab: &Lab) -> anyhow::Result<()> {
     let count = lab.hosts()?.len().to_string();
     for host in lab.hosts()? {
         let name = host.name();
-        let size = lab.ssh_ok(&name, &["mariadb", "-Ne", "SHOW STATUS LIKE 'wsrep_cluster_size'"])?;
-        ensure!(size.ends_with(&format!("\t{count}\n")), "{host}: MariaDB says {size}");
-        let nodes = ["rabbitmqctl", "-q", "eval", "length(mnesia:system_info(running_db_nodes))."];
+        let size = lab.ssh_ok(
+            &name,
+            &["mariadb", "-Ne", "SHOW STATUS LIKE 'wsrep_cluster_size'"],
+        )?;
+        ensure!(
+            size.ends_with(&format!("\t{count}\n")),
+            "{host}: MariaDB says {size}"
+        );
+        let nodes = [
+            "rabbitmqctl",
+            "-q",
+            "eval",
+            "length(mnesia:system_info(running_db_nodes)).",
+        ];
         let nodes = lab.ssh_ok(&name, &nodes)?;
-        ensure!(nodes.trim() == count, "{host}: RabbitMQ says {nodes} nodes run");
+        ensure!(
+            nodes.trim() == count,
+            "{host}: RabbitMQ says {nodes} nodes run"
+        );
         for unit in ["memcached", "haproxy", "keepalived", "nightshift-signs"] {
             lab.ssh_ok(&name, &["systemctl", "is-active", unit])?;
         }

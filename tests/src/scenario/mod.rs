@@ -3,6 +3,7 @@
 
 mod bot;
 mod installation;
+mod layer;
 mod program;
 mod site;
 
@@ -11,8 +12,9 @@ use std::time::Duration;
 
 pub use bot::Bot;
 pub use installation::Installation;
+pub use layer::with_packages;
 pub use program::{Program, workspace};
-pub use site::{Changes, install};
+pub use site::{Changes, install, rewrite_site};
 
 use crate::command;
 

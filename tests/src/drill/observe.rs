@@ -1,1 +1,0 @@
-//! What the bot says about a drill, read through its command line.
