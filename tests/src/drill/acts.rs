@@ -24,7 +24,12 @@ pub struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     pub fn new(installation: &'a Installation, changes: Changes) -> Stage<'a> {
-        Stage { lab: installation.lab(), installation, changes, background: Vec::new() }
+        Stage {
+            lab: installation.lab(),
+            installation,
+            changes,
+            background: Vec::new(),
+        }
     }
 
     pub fn act(&mut self, act: &Act) -> anyhow::Result<()> {
@@ -34,7 +39,9 @@ impl<'a> Stage<'a> {
             Act::Run(run) => self.run(run),
             Act::Bot(words) => {
                 let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                capture(&mut self.installation.cli(&words)?).map(drop).map_err(Into::into)
+                capture(&mut self.installation.cli(&words)?)
+                    .map(drop)
+                    .map_err(Into::into)
             }
             Act::BotInBackground(words) => self.start(words),
             Act::Settings(settings) => {
@@ -52,11 +59,21 @@ impl<'a> Stage<'a> {
         let argv: Vec<&str> = run.argv.iter().map(String::as_str).collect();
         let what = format!("`{}` on {}", run.argv.join(" "), run.on);
         let look = || {
-            let output = self.lab.ssh(&run.on.name(), &argv).map_err(|e| e.to_string())?;
+            let output = self
+                .lab
+                .ssh(&run.on.name(), &argv)
+                .map_err(|e| e.to_string())?;
             let shown = format!("{}: {}{}", output.status, output.stdout, output.stderr);
             let good = output.status.success()
-                && run.shows.as_ref().is_none_or(|part| output.stdout.contains(part));
-            if good { Ok(()) } else { Err(shown.trim_end().to_owned()) }
+                && run
+                    .shows
+                    .as_ref()
+                    .is_none_or(|part| output.stdout.contains(part));
+            if good {
+                Ok(())
+            } else {
+                Err(shown.trim_end().to_owned())
+            }
         };
         if run.within == 0 {
             let expected = run.shows.as_deref().unwrap_or("an exit of zero");
@@ -69,28 +86,41 @@ impl<'a> Stage<'a> {
     fn start(&mut self, words: &[String]) -> anyhow::Result<()> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let mut command = self.installation.cli(&words)?;
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.background.push(child.spawn().context("start the bot's command line")?);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        self.background
+            .push(child.spawn().context("start the bot's command line")?);
         Ok(())
     }
 
     /// Waits for what runs in the background.
     pub fn finish(&mut self) -> anyhow::Result<()> {
         for mut child in self.background.drain(..) {
-            let ended = wait::until("a command in the background", BACKGROUND_LIMIT, || {
-                match child.try_wait() {
+            let ended = wait::until(
+                "a command in the background",
+                BACKGROUND_LIMIT,
+                || match child.try_wait() {
                     Ok(Some(status)) => Ok(status),
                     other => Err(format!("{other:?}")),
-                }
-            })?;
-            ensure!(ended.success(), "a command in the background ended with {ended}");
+                },
+            )?;
+            ensure!(
+                ended.success(),
+                "a command in the background ended with {ended}"
+            );
         }
         Ok(())
     }
 
     /// Mends every fault and does what the drill says to come back; goes on after failures and tells the first.
     pub fn clean(&mut self, acts: &[Act]) -> anyhow::Result<()> {
-        let mut first = self.lab.mend(&Mend::All).map(drop).map_err(anyhow::Error::from);
+        let mut first = self
+            .lab
+            .mend(&Mend::All)
+            .map(drop)
+            .map_err(anyhow::Error::from);
         for act in acts {
             // Mended above already.
             if matches!(act, Act::Mend(_)) {

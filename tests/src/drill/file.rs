@@ -60,7 +60,8 @@ pub enum Act {
     Settings(Settings),
 }
 
-type Settings = std::collections::BTreeMap<String, std::collections::BTreeMap<String, serde_json::Value>>;
+type Settings =
+    std::collections::BTreeMap<String, std::collections::BTreeMap<String, serde_json::Value>>;
 
 /// [`Mend`] in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -135,17 +136,31 @@ impl Drill {
     /// # Errors
     /// With file, line and column; or what contradicts itself in it.
     pub fn load(path: &Path) -> anyhow::Result<Drill> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-        let drill: Drill = serde_saphyr::from_str(&text).with_context(|| path.display().to_string())?;
-        drill.check_itself(path).with_context(|| path.display().to_string())?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        let drill: Drill =
+            serde_saphyr::from_str(&text).with_context(|| path.display().to_string())?;
+        drill
+            .check_itself(path)
+            .with_context(|| path.display().to_string())?;
         Ok(drill)
     }
 
     fn check_itself(&self, path: &Path) -> anyhow::Result<()> {
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        ensure!(self.drill == name, "`drill: {}`: expected `{name}`, as the file is named", self.drill);
-        ensure!(!self.break_it.is_empty(), "`break`: expected something to break");
-        ensure!(!self.expect.alerts.is_empty(), "`alerts`: expected at least one");
+        ensure!(
+            self.drill == name,
+            "`drill: {}`: expected `{name}`, as the file is named",
+            self.drill
+        );
+        ensure!(
+            !self.break_it.is_empty(),
+            "`break`: expected something to break"
+        );
+        ensure!(
+            !self.expect.alerts.is_empty(),
+            "`alerts`: expected at least one"
+        );
         let within = &self.expect.within;
         if self.expect.decision == Decision::Act {
             ensure!(
@@ -153,12 +168,22 @@ impl Drill {
                 "`within`: a drill that acts needs `first_step` and `proven`"
             );
         } else {
-            ensure!(self.expect.because.is_some(), "`because`: a drill that does not act needs the reason");
-            ensure!(within.quiet.is_some(), "`within`: a drill that does not act needs `quiet`");
+            ensure!(
+                self.expect.because.is_some(),
+                "`because`: a drill that does not act needs the reason"
+            );
+            ensure!(
+                within.quiet.is_some(),
+                "`within`: a drill that does not act needs `quiet`"
+            );
         }
         let hosts: Vec<Host> = Host::all().take(self.hosts.into()).collect();
         for host in self.mentioned() {
-            ensure!(hosts.contains(&host), "{host}: the drill has {} hosts", self.hosts);
+            ensure!(
+                hosts.contains(&host),
+                "{host}: the drill has {} hosts",
+                self.hosts
+            );
         }
         Ok(())
     }

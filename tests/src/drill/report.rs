@@ -37,10 +37,19 @@ pub fn table(outcomes: &[Outcome]) -> Table {
     let mut table = Table::new();
     table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
     table.set_header([
-        "drill", "runbook", "result", "alert s", "decision s", "first step s", "proven s", "total s", "why",
+        "drill",
+        "runbook",
+        "result",
+        "alert s",
+        "decision s",
+        "first step s",
+        "proven s",
+        "total s",
+        "why",
     ]);
     for outcome in outcomes {
-        let seconds = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |s| format!("{s:.1}"));
+        let seconds =
+            |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |s| format!("{s:.1}"));
         let times = &outcome.seconds;
         table.add_row([
             outcome.drill.clone(),

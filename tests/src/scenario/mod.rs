@@ -2,6 +2,7 @@
 //! and the tests on lab hosts all stand on this.
 
 mod bot;
+mod deploy;
 mod installation;
 mod layer;
 mod program;
@@ -11,6 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 pub use bot::Bot;
+pub use deploy::Deployed;
 pub use installation::Installation;
 pub use layer::with_packages;
 pub use program::{Program, workspace};
