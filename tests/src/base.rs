@@ -141,7 +141,7 @@ fn unfinished(store: &Store, lab: &LabName) -> PathBuf {
     store.bases().join(format!(".building-{lab}"))
 }
 
-fn recipe_key(mirror: &Mirror) -> String {
+pub(crate) fn recipe_key(mirror: &Mirror) -> String {
     let mut hash = Sha256::new();
     let mut add = |text: &str| {
         hash.update(text.as_bytes());

@@ -5,6 +5,7 @@ pub mod bench;
 mod cgroup;
 mod command;
 pub mod demo;
+pub mod drill;
 mod error;
 mod fault;
 mod keys;

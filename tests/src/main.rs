@@ -54,6 +54,10 @@ enum Verb {
     },
     /// Hosts, the bot and its console: deploy a site, break it, watch it heal.
     Demo(lab::demo::Demo),
+    /// Table of all drills.
+    Drills,
+    /// Break something and see the bot heal it, or refuse where it must.
+    Drill(lab::drill::Selection),
     /// Measure Nightshift beside other tools, on hosts of its own.
     #[command(subcommand)]
     Bench(lab::bench::Bench),
@@ -128,6 +132,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             }
         }
         Verb::Demo(demo) => lab::demo::run(&demo, &lab, &Progress::to_stderr())?,
+        Verb::Drills => lab::drill::list()?,
+        Verb::Drill(drills) => lab::drill::run_selected(&drills, &lab, &Progress::to_stderr())?,
         Verb::Bench(bench) => lab::bench::run(&bench, &lab, &Progress::to_stderr())?,
         Verb::Layer(verb) => layers(&lab, verb)?,
         Verb::Ssh { host, command } => {

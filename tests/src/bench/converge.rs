@@ -10,7 +10,7 @@ use super::Rounds;
 use super::peers::{Changes, Peers, RESOURCES};
 use super::report::Report;
 use crate::scenario::{Bot, Installation, Program, workspace};
-use crate::{Host, Lab, LabOptions, Progress};
+use crate::{Lab, LabOptions, Progress};
 
 const HOSTS: u8 = 3;
 const COLD: &str = "nightshift";
@@ -102,8 +102,9 @@ impl Tools {
 
     /// What stands in the one changing file now.
     fn content(&self) -> anyhow::Result<String> {
-        let text = self.lab.ssh_ok("ctl1", &["cat", "/opt/bench/greeting"])?;
-        Ok(text.trim_end().to_owned())
+        // Nothing was deployed yet: then it has no content.
+        let text = self.lab.ssh("ctl1", &["cat", "/opt/bench/greeting"])?;
+        Ok(text.stdout.trim_end().to_owned())
     }
 
     /// One run of `tool`, which must change `expected` resources on each host and leave `content` there.
@@ -136,34 +137,29 @@ impl Tools {
         let site = site(&self.lab, content)?;
         self.cold.write_site(&site)?;
         self.warm.write_site(&site)?;
+        let deployed = match tool {
+            COLD if self.content()? == content => self.cold.deploy_nothing("site")?,
+            COLD => self.cold.deploy_alone("site")?,
+            WARM => self.warm.deploy_with_bot("site")?,
+            _ => return self.by_peer(tool, content, run),
+        };
+        let hosts = self.lab.hosts()?;
+        let changes = hosts.iter().map(|host| {
+            let name = host.name();
+            let count = deployed.changes_on(&name) as u64;
+            (name, count)
+        });
+        Ok((deployed.took, changes.collect()))
+    }
+
+    fn by_peer(&self, tool: &str, content: &str, run: u32) -> anyhow::Result<(Duration, Changes)> {
         let start = Instant::now();
         let changes = match tool {
-            COLD => deploy(&self.cold)?,
-            WARM => deploy(&self.warm)?,
             ANSIBLE => self.peers.ansible(&self.lab, content, run)?,
             _ => self.peers.pyinfra(&self.lab, content)?,
         };
         Ok((start.elapsed(), changes))
     }
-}
-
-/// `nightshift deploy site`, approved at once, and what it says it changed.
-fn deploy(installation: &Installation) -> anyhow::Result<Changes> {
-    let answer = installation.ask(&["deploy", "site", "--yes"])?;
-    changes_of(&answer, &installation.lab().hosts()?)
-}
-
-/// Number of changed resources of each host in the answer of `deploy`.
-fn changes_of(answer: &serde_json::Value, hosts: &[Host]) -> anyhow::Result<Changes> {
-    let list = answer["changes"]
-        .as_array()
-        .with_context(|| format!("no list `changes` in the answer {answer}"))?;
-    let mut changes: Changes = hosts.iter().map(|host| (host.name(), 0)).collect();
-    for change in list {
-        let host = change["host"].as_str().context("a change without a host")?;
-        *changes.entry(host.to_owned()).or_default() += 1;
-    }
-    Ok(changes)
 }
 
 /// The site of the benchmark: its three hosts with one service of forty resources.

@@ -2,6 +2,7 @@
 //! slows all of them. Medians and ratios; figures are printed and kept as JSON, never asserted.
 
 mod converge;
+mod first_deploy;
 mod peers;
 mod report;
 
@@ -15,6 +16,8 @@ pub enum Bench {
     /// Nothing to change, and one file to change, of 40 resources on each of three hosts; against
     /// ansible-core and pyinfra.
     Converge(Rounds),
+    /// First deploy on fresh hosts; against a hand-written parallel shell script.
+    FirstDeploy(Rounds),
 }
 
 /// How often, and how to print.
@@ -31,10 +34,12 @@ pub struct Rounds {
     json: bool,
 }
 
-/// Runs a benchmark on lab `lab`, which it brings up and takes down.
+/// Runs a benchmark on a lab of its own beside `lab`, which it brings up and takes down.
 pub fn run(bench: &Bench, lab: &Lab, progress: &Progress) -> anyhow::Result<()> {
+    let lab = &Lab::named(format!("{}bench", lab.name()).parse()?);
     let (rounds, report) = match bench {
         Bench::Converge(rounds) => (rounds, converge::run(rounds, lab, progress)?),
+        Bench::FirstDeploy(rounds) => (rounds, first_deploy::run(rounds, lab, progress)?),
     };
     if rounds.json {
         println!("{}", serde_json::to_string_pretty(&report)?);

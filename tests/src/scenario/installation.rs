@@ -39,6 +39,15 @@ impl Installation {
         Ok(installation)
     }
 
+    /// One that is there already, in `folder`.
+    pub fn attach(lab: &Lab, program: Program, folder: &Path) -> Installation {
+        Installation {
+            lab: lab.clone(),
+            program,
+            folder: folder.to_owned(),
+        }
+    }
+
     /// Replaces the site file.
     pub fn write_site(&self, site: &str) -> anyhow::Result<()> {
         let file = self.folder.join("site.yaml");

@@ -2,7 +2,9 @@
 //! and the tests on lab hosts all stand on this.
 
 mod bot;
+mod deploy;
 mod installation;
+mod layer;
 mod program;
 mod site;
 
@@ -10,9 +12,11 @@ use std::process::Command;
 use std::time::Duration;
 
 pub use bot::Bot;
+pub use deploy::Deployed;
 pub use installation::Installation;
+pub use layer::with_packages;
 pub use program::{Program, workspace};
-pub use site::{Changes, install};
+pub use site::{Changes, install, rewrite_site};
 
 use crate::command;
 

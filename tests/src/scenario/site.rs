@@ -6,17 +6,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::io::Write as _;
 
-use super::{Installation, Program};
+use super::{Installation, Program, workspace};
 use crate::{Host, Lab};
 
 const SERVICES: &str = include_str!("../../demo/services.yaml");
 const CONFIG: &str = include_str!("../../demo/nightshift.yaml");
 
 /// What of the demo's site a scenario changes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Changes {
     /// Only these services; empty: all.
     pub services: Vec<String>,
@@ -38,7 +40,37 @@ pub fn install(
     let config = config(changes)?;
     let installation = Installation::write(lab, program, folder, &site, &config)?;
     write_token(&folder.join("webhook.token"))?;
+    write_runbooks(
+        &workspace().join("runbooks/library"),
+        &folder.join("runbooks"),
+    )?;
     Ok(installation)
+}
+
+/// Copies of the built-in runbooks with a budget that lets the same thing be broken and repaired again and again.
+/// Nothing else differs: gates, evidence, steps and proofs are those of the library.
+fn write_runbooks(library: &Path, folder: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    let entries = fs::read_dir(library).with_context(|| format!("read {}", library.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let mut runbook: Map<String, Value> =
+            serde_saphyr::from_str(&text).with_context(|| path.display().to_string())?;
+        let often = json!([{"count": 1000, "window": "1d"}]);
+        let budget = json!({"per_target": often, "per_site": often, "at_once": 2});
+        runbook.insert("budget".to_owned(), budget);
+        let file = folder.join(path.file_name().unwrap_or_default());
+        let text = serde_json::to_string_pretty(&runbook)?;
+        fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// Writes the site file again, with other changes; whoever reads it next sees them.
+pub fn rewrite_site(installation: &Installation, changes: &Changes) -> anyhow::Result<()> {
+    let lab = installation.lab();
+    installation.write_site(&site(lab, &lab.hosts()?, changes)?)
 }
 
 /// `site.yaml`: the lab's hosts, and the services as they stand in `tests/demo/services.yaml`, comments included
@@ -154,6 +186,22 @@ mod tests {
         assert_eq!(
             site["services"]["rabbitmq"]["settings"]["partition_handling"],
             "ignore"
+        );
+    }
+
+    #[test]
+    fn runbooks_get_another_budget_and_nothing_else() {
+        let (library, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let text = "runbook: A-1\nbudget: {at_once: 1}\nsteps: [{run: [a, 'b c']}]\n";
+        fs::write(library.path().join("A-1.yaml"), text).unwrap();
+        write_runbooks(library.path(), folder.path()).unwrap();
+        let text = fs::read_to_string(folder.path().join("A-1.yaml")).unwrap();
+        let mut copy: Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(copy["budget"]["per_target"][0]["count"], 1000);
+        copy["budget"] = json!({"at_once": 1});
+        assert_eq!(
+            copy,
+            json!({"runbook": "A-1", "budget": {"at_once": 1}, "steps": [{"run": ["a", "b c"]}]})
         );
     }
 
