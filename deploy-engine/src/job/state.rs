@@ -212,7 +212,8 @@ impl Job {
             requested_by: requested_by.clone(),
             scope: scope.clone(),
             created_at: at,
-            runs: vec![Arc::new(run); steps.len()],
+            // One shared value for all; each gets its own when it changes.
+            runs: std::iter::repeat_n(Arc::new(run), steps.len()).collect(),
             steps: steps.as_slice().into(),
             lease: None,
             hold: None,
