@@ -17,7 +17,7 @@ use crate::{
     config::Config,
     halt::Halt,
     heal,
-    jobs::JobDesk,
+    jobs::{JobDesk, Projection},
     rights::{self, Identity, People, Permit, Refusal, Role},
     store::{AuditEntry, Store},
     wording::{Message, Severity},
@@ -39,6 +39,8 @@ pub struct Bot {
     pub office: Office,
     pub people: People,
     pub jobs: JobDesk,
+    /// How far what happens to jobs was told.
+    pub told: Arc<Projection>,
     pub halt: Halt,
     pub library: Arc<Library>,
     pub ear: heal::Ear,
@@ -113,14 +115,27 @@ impl Bot {
     /// Handles what a person said in a chat; answers there.
     pub async fn hear(&self, mut incoming: Incoming) {
         let done = incoming.done.take();
-        let ok = self.hear_and_answer(&incoming).await;
-        if let Some(done) = done {
-            self.office.flush(&incoming.room.adapter).await;
-            done.tell(ok);
-        }
+        let answer = self.hear_and_answer(&incoming).await;
+        let Some(done) = done else { return };
+        let adapter = &incoming.room.adapter;
+        self.office.flush(adapter).await;
+        let ok = match answer {
+            Some(Answer {
+                follow: Some(job), ..
+            }) => {
+                let ok = self.until_end(&job).await;
+                self.told.caught_up().await;
+                self.office.flush(adapter).await;
+                ok
+            }
+            Some(answer) => answer.ok,
+            None => false,
+        };
+        done.tell(ok);
     }
 
-    async fn hear_and_answer(&self, incoming: &Incoming) -> bool {
+    /// `None`: it was handled before, must not be, or is not worth an answer.
+    async fn hear_and_answer(&self, incoming: &Incoming) -> Option<Answer> {
         let space = format!("chat:{}", incoming.room.adapter);
         match self
             .store
@@ -128,14 +143,14 @@ impl Bot {
             .await
         {
             Ok(true) => {}
-            Ok(false) => return true,
+            Ok(false) => return None,
             Err(error) => {
                 tracing::error!(%error, "a command was dropped: it cannot be recorded that it is run");
-                return false;
+                return None;
             }
         }
         if self.people.role(&incoming.who).is_none() && !self.may_answer_stranger(&incoming.who) {
-            return false;
+            return None;
         }
         let answer = match incoming.said {
             Said::Now => {
@@ -151,13 +166,7 @@ impl Bot {
         if let Err(error) = said {
             tracing::error!(%error, "an answer could not be queued");
         }
-        match &answer.follow {
-            Some(job) => {
-                self.office.flush(&incoming.room.adapter).await;
-                self.until_end(job).await
-            }
-            None => answer.ok,
-        }
+        Some(answer)
     }
 
     /// Did a job succeed? Waits for its end.

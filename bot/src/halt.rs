@@ -45,14 +45,13 @@ impl Halt {
     /// # Errors
     /// The store's, or words in it that cannot be read: then nobody knows whether work may go on.
     pub async fn load(store: Store) -> Result<Self, StoreError> {
-        let now = match store.get(SPACE, KEY).await? {
-            None => None,
-            Some(text) => Some(serde_json::from_str(&text).unwrap_or_else(|_| Halted {
+        let now = store.get(SPACE, KEY).await?.map(|text| {
+            serde_json::from_str(&text).unwrap_or_else(|_| Halted {
                 by: Identity::unix("nobody"),
                 at: Timestamp::UNIX_EPOCH,
                 why: "the stored halt cannot be read; `resume` ends it".to_owned(),
-            })),
-        };
+            })
+        });
         Ok(Self {
             store,
             now: Arc::new(RwLock::new(now)),

@@ -23,7 +23,10 @@ impl InstanceLock {
     /// Takes the lock or says who has it. The directory must exist.
     pub fn take(state_dir: &Path) -> Result<Self, LockError> {
         let dir = state_dir.display().to_string();
-        let io = |found| LockError::Io { dir: dir.clone(), found };
+        let io = |found| LockError::Io {
+            dir: dir.clone(),
+            found,
+        };
         let path = state_dir.join("lock");
         let mut file = OpenOptions::new()
             .create(true)
@@ -61,7 +64,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = InstanceLock::take(dir.path()).unwrap();
         let second = InstanceLock::take(dir.path()).unwrap_err().to_string();
-        assert!(second.contains(&format!("process {}", std::process::id())), "{second}");
+        assert!(
+            second.contains(&format!("process {}", std::process::id())),
+            "{second}"
+        );
         drop(first);
         InstanceLock::take(dir.path()).unwrap();
     }

@@ -1,5 +1,7 @@
 //! The program as people use it: scripts through the console, and the command line beside it. The site's hosts answer nothing.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{
     io::Write,
     path::Path,
@@ -19,7 +21,10 @@ impl Home {
             "site: demo\nssh: {port: 1}\nhosts:\n  ctl1: {address: 127.0.0.1, groups: [control]}\n\
              services:\n  memcached: {on: control}\n",
         );
-        home.write("nightshift.yaml", &format!("site: site.yaml\nstate_dir: state\nlisten: 127.0.0.1:0\n{more}"));
+        home.write(
+            "nightshift.yaml",
+            &format!("site: site.yaml\nstate_dir: state\nlisten: 127.0.0.1:0\n{more}"),
+        );
         home
     }
 
@@ -33,12 +38,18 @@ impl Home {
 
     fn nightshift(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
-        command.arg("--config").arg(self.path().join("nightshift.yaml")).args(words);
+        command
+            .arg("--config")
+            .arg(self.path().join("nightshift.yaml"))
+            .args(words);
         command
     }
 
     fn run(&self, words: &[&str]) -> Output {
-        self.nightshift(words).stdin(Stdio::null()).output().unwrap()
+        self.nightshift(words)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
     }
 
     fn script(&self, lines: &str) -> Output {
@@ -49,12 +60,21 @@ impl Home {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(lines.as_bytes())
+            .unwrap();
         child.wait_with_output().unwrap()
     }
 
     fn serve(&self) -> Served<'_> {
-        let child = self.nightshift(&["serve"]).stdin(Stdio::null()).spawn().unwrap();
+        let child = self
+            .nightshift(&["serve"])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
         let served = Served { child, home: self };
         let start = Instant::now();
         while !self.run(&["whoami"]).status.success() {
@@ -99,18 +119,34 @@ fn a_script_is_run_line_by_line_and_its_exit_status_tells() {
     let good = home.script("# who am I\n\n!whoami\nservices\n!halt for a test\n!resume\n");
     let said = text(&good.stdout);
     assert!(good.status.success(), "{said}\n{}", text(&good.stderr));
-    let places: Vec<usize> = ["> !whoami", "admin here", "> services", "memcached", "Halted", "Goes on"]
-        .iter()
-        .map(|part| said.find(part).unwrap_or_else(|| panic!("no {part:?} in\n{said}")))
-        .collect();
-    assert!(places.is_sorted(), "answers stand under their commands:\n{said}");
+    let places: Vec<usize> = [
+        "> !whoami",
+        "admin here",
+        "> services",
+        "memcached",
+        "Halted",
+        "Goes on",
+    ]
+    .iter()
+    .map(|part| {
+        said.find(part)
+            .unwrap_or_else(|| panic!("no {part:?} in\n{said}"))
+    })
+    .collect();
+    assert!(
+        places.is_sorted(),
+        "answers stand under their commands:\n{said}"
+    );
     assert!(!said.contains('\u{1b}'), "no colours in a pipe:\n{said}");
 
     let bad = home.script("!depoly site\n!whoami\n");
     let said = text(&bad.stdout);
     assert_eq!(bad.status.code(), Some(1), "{said}");
     assert!(said.contains("did you mean `deploy`?"), "{said}");
-    assert!(said.contains("admin here"), "the rest of the script is run:\n{said}");
+    assert!(
+        said.contains("admin here"),
+        "the rest of the script is run:\n{said}"
+    );
 }
 
 #[test]
@@ -129,7 +165,11 @@ fn the_command_line_speaks_to_the_running_bot() {
     let home = Home::new("");
     let none = home.run(&["jobs"]);
     assert_eq!(none.status.code(), Some(1));
-    assert!(text(&none.stderr).contains("expected a running bot"), "{}", text(&none.stderr));
+    assert!(
+        text(&none.stderr).contains("expected a running bot"),
+        "{}",
+        text(&none.stderr)
+    );
 
     let served = home.serve();
     let (ok, answer) = served.json(&["whoami"]);
@@ -146,7 +186,11 @@ fn the_command_line_speaks_to_the_running_bot() {
 
     let second = home.run(&["serve"]);
     assert_eq!(second.status.code(), Some(2));
-    assert!(text(&second.stderr).contains("found another one running"), "{}", text(&second.stderr));
+    assert!(
+        text(&second.stderr).contains("found another one running"),
+        "{}",
+        text(&second.stderr)
+    );
 }
 
 #[test]
@@ -163,11 +207,17 @@ fn a_halt_outlives_a_kill() {
 
 #[test]
 fn everything_that_is_wrong_is_told_at_once_with_its_place() {
-    let home = Home::new("people: {'ann': admin}\nlimits: {approval_minutes: 0}\nlisten: everywhere\n");
+    let home =
+        Home::new("people: {'ann': admin}\nlimits: {approval_minutes: 0}\nlisten: everywhere\n");
     let output = home.run(&["check"]);
     assert_eq!(output.status.code(), Some(2));
     let said = text(&output.stderr);
-    for expected in ["nightshift.yaml:4", "nightshift.yaml:5", "ann", "approval_minutes"] {
+    for expected in [
+        "nightshift.yaml:4",
+        "nightshift.yaml:5",
+        "ann",
+        "approval_minutes",
+    ] {
         assert!(said.contains(expected), "no {expected:?} in\n{said}");
     }
 
@@ -175,7 +225,10 @@ fn everything_that_is_wrong_is_told_at_once_with_its_place() {
     let output = home.run(&["check"]);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("nightshift.yaml:5") && said.contains("missing"), "{said}");
+    assert!(
+        said.contains("nightshift.yaml:5") && said.contains("missing"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -192,10 +245,16 @@ fn examples_are_right_and_schemas_are_json() {
     // All that is missing on this machine is what systemd would hand over.
     assert!(!errors.is_empty());
     for error in errors {
-        assert!(error["message"].as_str().unwrap().contains("systemd"), "{error:#}");
+        assert!(
+            error["message"].as_str().unwrap().contains("systemd"),
+            "{error:#}"
+        );
     }
     for of in ["site", "service", "runbook", "config"] {
-        let output = Command::new(env!("CARGO_BIN_EXE_nightshift")).args(["schema", of]).output().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_nightshift"))
+            .args(["schema", of])
+            .output()
+            .unwrap();
         let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert!(schema["properties"].is_object(), "{of}");
     }

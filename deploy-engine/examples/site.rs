@@ -71,18 +71,35 @@ async fn run(site: &str, goal: Goal, act: bool) -> Result<(), String> {
     let journal = Arc::new(MemoryJournal::default());
     let job = JobId(format!("j{}", jiff::Timestamp::now().as_millisecond()));
     let created = JobEvent::Created {
-        kind: JobKind::Deploy { plan_digest: plan.digest.clone() },
+        kind: JobKind::Deploy {
+            plan_digest: plan.digest.clone(),
+        },
         title: goal.title(),
         requested_by: "example".to_owned(),
         scope: format!("site:{}", plan.site),
         steps: plan.steps.clone(),
     };
     let now = jiff::Timestamp::now();
-    journal.create(&job, now, &created).await.map_err(|error| error.to_string())?;
-    let observer = Arc::new(Tell { began: Instant::now() });
+    journal
+        .create(&job, now, &created)
+        .await
+        .map_err(|error| error.to_string())?;
+    let observer = Arc::new(Tell {
+        began: Instant::now(),
+    });
     let shared: Arc<dyn Hosts> = hosts.clone();
-    let context = Context::new(journal, shared, model, Arc::new(OpenGate), observer.clone(), "example".to_owned());
-    let result = Runner::new(context).run(&job).await.map_err(|error| error.to_string())?;
+    let context = Context::new(
+        journal,
+        shared,
+        model,
+        Arc::new(OpenGate),
+        observer.clone(),
+        "example".to_owned(),
+    );
+    let result = Runner::new(context)
+        .run(&job)
+        .await
+        .map_err(|error| error.to_string())?;
     println!("{:8.2?} {result:?}", observer.began.elapsed());
     hosts.close().await;
     match result {
@@ -99,7 +116,11 @@ struct Tell {
 impl JobObserver for Tell {
     fn event(&self, _: &JobId, state: &JobState, event: &JobEvent) {
         let title = |step: &deploy_engine::job::StepId| {
-            state.job().and_then(|job| job.steps.get(step.0 as usize)).map_or("?", |known| known.title.as_str()).to_owned()
+            state
+                .job()
+                .and_then(|job| job.steps.get(step.0 as usize))
+                .map_or("?", |known| known.title.as_str())
+                .to_owned()
         };
         let line = match event {
             JobEvent::StepStarted { step, .. } => format!("> {}", title(step)),
@@ -118,11 +139,17 @@ async fn status(site: &str) -> Result<(), String> {
     let site: &dyn ProbeSite = &*model;
     let mut healthy = true;
     for service in model.services.keys() {
-        let Some(call) = model.health(service, model.members(service)) else { continue };
+        let Some(call) = model.health(service, model.members(service)) else {
+            continue;
+        };
         let (judgement, _) = condition::judge(&*hosts, site, &call, jiff::Timestamp::now()).await;
         healthy &= judgement.holds();
         println!("{service}: {judgement:?}");
     }
     hosts.close().await;
-    if healthy { Ok(()) } else { Err("not everything is healthy".to_owned()) }
+    if healthy {
+        Ok(())
+    } else {
+        Err("not everything is healthy".to_owned())
+    }
 }

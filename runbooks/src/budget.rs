@@ -89,7 +89,7 @@ pub fn judge(
         one.runbook == *runbook && one.targets.iter().any(|target| targets.contains(target))
     };
     let all: Vec<&Spent> = ledger.iter().filter(counts).collect();
-    let same: Vec<&Spent> = all.iter().copied().filter(|one| hits(&one)).collect();
+    let same: Vec<&Spent> = all.iter().copied().filter(|one| hits(one)).collect();
     if let Some(failed) = same
         .iter()
         .rev()

@@ -56,16 +56,16 @@ pub(crate) fn write_client_files(store: &Store, lab: &LabFolder, hosts: &[Host])
         let public = lab.host(host).seed().join(HOST_KEY).with_extension("pub");
         let key = fs::read_to_string(&public).at("read", &public)?;
         let key: Vec<&str> = key.split_whitespace().take(2).collect();
-        known += &format!("{host},{} {}\n", host.address(), key.join(" "));
-        config += &format!("Host {host}\n  HostName {}\n", host.address());
+        known.push_str(&format!("{host},{} {}\n", host.address(), key.join(" ")));
+        config.push_str(&format!("Host {host}\n  HostName {}\n", host.address()));
     }
-    config += &format!(
+    config.push_str(&format!(
         "Host *\n  User root\n  IdentityFile {}\n  IdentitiesOnly yes\n  BatchMode yes\n  \
          UserKnownHostsFile {}\n  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n  \
          ConnectTimeout 5\n  ServerAliveInterval 5\n  ServerAliveCountMax 3\n  LogLevel ERROR\n",
         identity(store).display(),
         lab.known_hosts().display()
-    );
+    ));
     put(&lab.known_hosts(), &known)?;
     put(&lab.ssh_config(), &config)
 }
@@ -74,7 +74,7 @@ pub(crate) fn write_client_files(store: &Store, lab: &LabFolder, hosts: &[Host])
 fn hosts_file() -> String {
     let mut text = "127.0.0.1 localhost\n::1 localhost ip6-localhost\n".to_owned();
     for host in Host::all() {
-        text += &format!("{} {host}\n", host.address());
+        text.push_str(&format!("{} {host}\n", host.address()));
     }
     text
 }

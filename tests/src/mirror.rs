@@ -47,10 +47,10 @@ impl Mirror {
     pub fn sources_list(&self) -> String {
         let mut list = format!("deb {} {SUITE} main\n", self.main);
         if self.updates {
-            list += &format!("deb {} {SUITE}-updates main\n", self.main);
+            list.push_str(&format!("deb {} {SUITE}-updates main\n", self.main));
         }
         if let Some(security) = &self.security {
-            list += &format!("deb {security} {SUITE}-security main\n");
+            list.push_str(&format!("deb {security} {SUITE}-security main\n"));
         }
         list
     }

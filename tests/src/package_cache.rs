@@ -137,7 +137,7 @@ fn configure(folder: &Path, port: &str, mirror: &Mirror) -> Result<()> {
         folder.display()
     );
     if let Some(proxy) = &mirror.proxy {
-        text += &format!("Proxy: {proxy}\n");
+        text.push_str(&format!("Proxy: {proxy}\n"));
     }
     let file = config.join("acng.conf");
     fs::write(&file, text).at("write", &file)

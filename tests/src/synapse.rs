@@ -140,7 +140,7 @@ impl Synapse {
     /// The end of its log, for errors.
     pub fn log_tail(&self) -> String {
         let text = |name| fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
-        let text = text("stdout.log") + &text("homeserver.log");
+        let text = format!("{}{}", text("stdout.log"), text("homeserver.log"));
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }

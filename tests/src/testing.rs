@@ -94,7 +94,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {
-        text += &format!(": {source}");
+        text.push_str(&format!(": {source}"));
         next = source.source();
     }
     text

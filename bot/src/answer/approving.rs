@@ -20,7 +20,9 @@ impl Bot {
             )));
         }
         if let Some(halted) = self.halt.now() {
-            return Err(Answer::refused(format!("Everything is {halted}; resume first")));
+            return Err(Answer::refused(format!(
+                "Everything is {halted}; resume first"
+            )));
         }
         let approval = self
             .store
@@ -29,11 +31,10 @@ impl Bot {
             .map_err(|error| Answer::refused(error.to_string()))?;
         match &about {
             About::Deploy { goal, rooms, .. } => {
-                self.start_deploy(asked, &approval, goal, &self.rooms_with(asked, rooms)).await
+                self.start_deploy(asked, &approval, goal, &self.rooms_with(asked, rooms))
+                    .await
             }
-            About::Repair { incident, .. } => {
-                self.start_repair(asked, &approval, incident).await
-            }
+            About::Repair { incident, .. } => self.start_repair(asked, &approval, incident).await,
         }
     }
 
@@ -94,16 +95,23 @@ fn only(mut pending: Vec<Approval>, now: Timestamp) -> Result<Approval, Answer> 
         0 => Err(Answer::refused("Nothing waits for approval")),
         1 => Ok(pending.remove(0)),
         count => {
-            let mut message =
-                Message::new(Severity::Refused, format!("{count} requests wait: say which one"));
+            let mut message = Message::new(
+                Severity::Refused,
+                format!("{count} requests wait: say which one"),
+            );
             for approval in &pending {
                 let about = serde_json::from_value::<About>(approval.body.clone());
-                let summary = about.map(|about| about.summary().to_owned()).unwrap_or_default();
+                let summary = about
+                    .map(|about| about.summary().to_owned())
+                    .unwrap_or_default();
                 let by = &approval.requested_by;
                 let asked = ago(approval.created_at, now);
                 message = message.line(format!("{}: {summary} ({by}, {asked})", approval.id));
             }
-            Err(Answer { ok: false, ..Answer::new(message) })
+            Err(Answer {
+                ok: false,
+                ..Answer::new(message)
+            })
         }
     }
 }

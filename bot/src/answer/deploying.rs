@@ -23,7 +23,11 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "about", rename_all = "snake_case")]
 pub enum About {
-    Deploy { goal: Goal, summary: String, rooms: Vec<Room> },
+    Deploy {
+        goal: Goal,
+        summary: String,
+        rooms: Vec<Room>,
+    },
     /// A repair that the healer proposes.
     Repair { incident: String, summary: String },
 }
@@ -66,7 +70,10 @@ impl Bot {
         let message = plan_message(&plan);
         if plan.is_empty() {
             let ok = plan.refused.is_empty();
-            return Ok(Answer { ok, ..Answer::new(message).with(&plan) });
+            return Ok(Answer {
+                ok,
+                ..Answer::new(message).with(&plan)
+            });
         }
         let now = Timestamp::now();
         let minutes = i64::from(self.config.limits.approval_minutes);
@@ -92,7 +99,11 @@ impl Bot {
             "{prefix}approve {id} runs exactly this plan within {minutes} min; {prefix}deny {id} drops it",
             id = approval.id
         );
-        let message = Message { severity: Severity::Attention, ..message }.hint(hint);
+        let message = Message {
+            severity: Severity::Attention,
+            ..message
+        }
+        .hint(hint);
         let data = json!({ "approval": approval.id, "digest": plan.digest, "plan": plan });
         Ok(Answer::new(message).with(data))
     }
@@ -109,23 +120,40 @@ impl Bot {
         self.refuse_if_busy(&scope).await?;
         let plan = self.prepare(goal).await?;
         if plan.digest != approval.digest {
-            let message = Message::new(Severity::Refused, "The site is not as it was when this was planned")
-                .line(format!("approved: plan {}", short(&approval.digest)))
-                .line(format!("now: plan {} ({})", plan.short_digest(), plan.summary()))
-                .hint(format!("{}{} plans again", asked.place.prefix, goal.title()));
-            return Err(Answer { ok: false, ..Answer::new(message) });
+            let message = Message::new(
+                Severity::Refused,
+                "The site is not as it was when this was planned",
+            )
+            .line(format!("approved: plan {}", short(&approval.digest)))
+            .line(format!(
+                "now: plan {} ({})",
+                plan.short_digest(),
+                plan.summary()
+            ))
+            .hint(format!(
+                "{}{} plans again",
+                asked.place.prefix,
+                goal.title()
+            ));
+            return Err(Answer {
+                ok: false,
+                ..Answer::new(message)
+            });
         }
         self.store
             .use_approval(&approval.id, &plan.digest, Timestamp::now())
             .await
             .map_err(|error| Answer::refused(error.to_string()))?;
-        self.start_job(asked, &plan, &approval.requested_by, rooms).await
+        self.start_job(asked, &plan, &approval.requested_by, rooms)
+            .await
     }
 
     /// Runs a plan that was made and agreed to in the same breath: the command line without a running bot.
     pub async fn deploy_now(&self, asked: &Asked, plan: &Plan) -> Result<Answer, Answer> {
-        self.refuse_if_busy(&format!("site:{}", self.model.site.name)).await?;
-        self.start_job(asked, plan, &asked.who(), &self.team_rooms()).await
+        self.refuse_if_busy(&format!("site:{}", self.model.site.name))
+            .await?;
+        self.start_job(asked, plan, &asked.who(), &self.team_rooms())
+            .await
     }
 
     async fn start_job(
@@ -138,7 +166,9 @@ impl Bot {
         let title = plan.goal.title();
         let job = NewJob {
             id: jobs::new_job_id(),
-            kind: JobKind::Deploy { plan_digest: plan.digest.clone() },
+            kind: JobKind::Deploy {
+                plan_digest: plan.digest.clone(),
+            },
             title: title.clone(),
             requested_by: requested_by.to_owned(),
             scope: format!("site:{}", self.model.site.name),
@@ -150,16 +180,24 @@ impl Bot {
             .await
             .map_err(|error| Answer::failed(error.to_string()))?;
         let title = format!("{title} starts: {}", plan.summary());
-        let message = Message::new(Severity::Working, title)
-            .toned(format!("job {}, approved by {}", jobs::short_id(&id), asked.who()), Tone::Dim);
+        let message = Message::new(Severity::Working, title).toned(
+            format!("job {}, approved by {}", jobs::short_id(&id), asked.who()),
+            Tone::Dim,
+        );
         let data = json!({ "job": id });
-        Ok(Answer { follow: Some(id), ..Answer::new(message).with(data) })
+        Ok(Answer {
+            follow: Some(id),
+            ..Answer::new(message).with(data)
+        })
     }
 
     /// A deploy and anything else on the same hosts exclude each other; the lease says so too, but later.
     async fn refuse_if_busy(&self, scope: &str) -> Result<(), Answer> {
         let leases = self.store.leases().await?;
-        match leases.iter().find(|record| scopes_conflict(&record.lease.scope, scope)) {
+        match leases
+            .iter()
+            .find(|record| scopes_conflict(&record.lease.scope, scope))
+        {
             None => Ok(()),
             Some(record) => {
                 let job = jobs::short_id(&record.lease.job);
@@ -182,7 +220,12 @@ impl Bot {
 
     /// The rooms in which incidents are told.
     pub fn team_rooms(&self) -> Vec<Room> {
-        let matrix = self.config.chat.matrix.iter().flat_map(|matrix| &matrix.rooms);
+        let matrix = self
+            .config
+            .chat
+            .matrix
+            .iter()
+            .flat_map(|matrix| &matrix.rooms);
         let matrix = matrix.filter(|room| room.incidents).map(|room| Room {
             adapter: crate::chat::matrix::NAME.to_owned(),
             room: room.room.clone(),
@@ -217,7 +260,11 @@ fn new_approval_id() -> String {
 pub fn plan_message(plan: &Plan) -> Message {
     let title = format!("{} on {}: {}", plan.goal.title(), plan.site, plan.summary());
     if plan.is_empty() {
-        let severity = if plan.refused.is_empty() { Severity::Good } else { Severity::Refused };
+        let severity = if plan.refused.is_empty() {
+            Severity::Good
+        } else {
+            Severity::Refused
+        };
         return remarks(Message::new(severity, title), plan);
     }
     let message = Message::new(Severity::Info, title).code(plan.table());

@@ -83,9 +83,15 @@ impl Bot {
         }
         let blind = self.senses.blind_spots(now);
         for spot in &blind {
-            message = message.toned(format!("blind to {} of {}: {}", spot.shows, spot.source, spot.why), Tone::Bad);
+            message = message.toned(
+                format!("blind to {} of {}: {}", spot.shows, spot.source, spot.why),
+                Tone::Bad,
+            );
         }
-        let blind: Vec<_> = blind.iter().map(|spot| json!({ "source": spot.source, "shows": spot.shows, "why": spot.why })).collect();
+        let blind: Vec<_> = blind
+            .iter()
+            .map(|spot| json!({ "source": spot.source, "shows": spot.shows, "why": spot.why }))
+            .collect();
         Ok(Answer::new(message).with(json!({ "firing": firing, "blind": blind })))
     }
 

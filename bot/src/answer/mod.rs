@@ -1,7 +1,7 @@
 //! What the bot does for each command: one file a family.
 
- mod approving;
- mod deploying;
+mod approving;
+mod deploying;
 mod halting;
 mod looking;
 mod repairing;
@@ -11,7 +11,7 @@ use deploy_engine::job::JobId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
- pub use deploying::{About, plan_message};
+pub use deploying::{About, plan_message};
 
 use crate::{
     bot::{Asked, Bot},

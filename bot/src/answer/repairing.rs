@@ -11,8 +11,7 @@ use super::Answer;
 use crate::{
     bot::{Asked, Bot},
     chat::Subject,
-    command,
-    heal,
+    command, heal,
     store::{Approval, Trust, TrustMode},
     wording::{Cell, Message, Severity, Table, Tone, ago},
 };
@@ -35,14 +34,19 @@ impl Bot {
         let message = if open.is_empty() {
             message
         } else {
-            message.table(heal::incidents_table(&open, now)).hint("why INCIDENT tells more")
+            message
+                .table(heal::incidents_table(&open, now))
+                .hint("why INCIDENT tells more")
         };
         Ok(Answer::new(message).with(open))
     }
 
     pub(super) async fn open_incidents(&self) -> Result<Vec<Incident>, Answer> {
         let rows = self.store.open_incidents().await?;
-        Ok(rows.into_iter().filter_map(|row| serde_json::from_value(row.body).ok()).collect())
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| serde_json::from_value(row.body).ok())
+            .collect())
     }
 
     /// An incident by its id or a part of it, open ones first.
@@ -58,9 +62,14 @@ impl Bot {
             found.retain(|row| row.closed_at.is_none());
         }
         if found.len() > 1 {
-            return Err(Answer::refused(format!("{} incidents are called {word}: say more of the id", found.len())));
+            return Err(Answer::refused(format!(
+                "{} incidents are called {word}: say more of the id",
+                found.len()
+            )));
         }
-        Ok(found.pop().and_then(|row| serde_json::from_value(row.body).ok()))
+        Ok(found
+            .pop()
+            .and_then(|row| serde_json::from_value(row.body).ok()))
     }
 
     pub(super) async fn ack(&self, asked: &Asked, id: &str) -> Result<Answer, Answer> {
@@ -69,12 +78,17 @@ impl Bot {
             .await?
             .filter(Incident::is_open)
             .ok_or_else(|| Answer::refused(format!("There is no open incident {id}")))?;
-        self.store.put(heal::ACKS, &incident.id.0, &asked.who()).await?;
+        self.store
+            .put(heal::ACKS, &incident.id.0, &asked.who())
+            .await?;
         let now = Timestamp::now();
         let told = heal::incident_message(&incident, now).line(format!("taken by {}", asked.who()));
-        self.office.say(&self.team_rooms(), &Subject::incident(&incident.id), &told).await?;
+        self.office
+            .say(&self.team_rooms(), &Subject::incident(&incident.id), &told)
+            .await?;
         let title = format!("Incident {} ({}) is yours", incident.id, incident.domain);
-        Ok(Answer::new(Message::new(Severity::Good, title)).with(json!({ "incident": incident.id, "by": asked.who() })))
+        Ok(Answer::new(Message::new(Severity::Good, title))
+            .with(json!({ "incident": incident.id, "by": asked.who() })))
     }
 
     pub(super) async fn why(&self, id: &str) -> Result<Answer, Answer> {
@@ -84,9 +98,10 @@ impl Bot {
                 let message = heal::decision_message(&incident, record.as_ref(), Timestamp::now());
                 Ok(Answer::new(message).with(json!({ "incident": incident, "decision": record })))
             }
-            None => self.show_job(id).await.map_err(|_| {
-                Answer::refused(format!("There is no incident and no job {id}"))
-            }),
+            None => self
+                .show_job(id)
+                .await
+                .map_err(|_| Answer::refused(format!("There is no incident and no job {id}"))),
         }
     }
 
@@ -110,12 +125,17 @@ impl Bot {
         }
         let healer = self.healer()?;
         for incident in &about {
-            healer.look(incident.id.clone()).await.map_err(|error| Answer::refused(error.to_string()))?;
+            healer
+                .look(incident.id.clone())
+                .await
+                .map_err(|error| Answer::refused(error.to_string()))?;
         }
         let ids: Vec<_> = about.iter().map(|one| one.id.to_string()).collect();
         let title = format!("{id} looks at {} again", ids.join(", "));
-        Ok(Answer::new(Message::new(Severity::Working, title).hint("why INCIDENT tells what it decides"))
-            .with(json!({ "incidents": ids })))
+        Ok(Answer::new(
+            Message::new(Severity::Working, title).hint("why INCIDENT tells what it decides"),
+        )
+        .with(json!({ "incidents": ids })))
     }
 
     pub(super) fn runbooks(&self) -> Answer {
@@ -186,12 +206,18 @@ impl Bot {
         for runbook in self.library.iter() {
             let id = &runbook.runbook;
             let own = granted.iter().find(|one| one.runbook == id.0);
-            let mode = own.map_or_else(|| heal::trust_of(settings.configured_mode(id)), |one| one.mode);
+            let mode = own.map_or_else(
+                || heal::trust_of(settings.configured_mode(id)),
+                |one| one.mode,
+            );
             let from = own.map_or("configuration".to_owned(), |one| {
                 format!("{}, {}", one.changed_by, ago(one.changed_at, now))
             });
             let repairs = self.store.repairs_of(&id.0, REPAIRS_COUNTED).await?;
-            let proven = repairs.iter().filter(|one| one.outcome == Some(crate::store::RepairOutcome::Verified)).count();
+            let proven = repairs
+                .iter()
+                .filter(|one| one.outcome == Some(crate::store::RepairOutcome::Verified))
+                .count();
             let guarded = runbook.class == Class::Guarded && !settings.opted_in(runbook);
             let word = match (mode, guarded) {
                 (TrustMode::Auto, true) => Cell::new("auto (asks: not opted in)", Tone::Warn),
@@ -199,10 +225,19 @@ impl Bot {
                 (TrustMode::Ask, _) => Cell::new("ask", Tone::Warn),
                 (TrustMode::Shadow, _) => Cell::new("shadow", Tone::Dim),
             };
-            table.row([id.to_string().into(), word, from.into(), repairs.len().to_string().into(), proven.to_string().into()]);
-            data.push(json!({ "runbook": id, "mode": mode, "repairs": repairs.len(), "proven": proven }));
+            table.row([
+                id.to_string().into(),
+                word,
+                from.into(),
+                repairs.len().to_string().into(),
+                proven.to_string().into(),
+            ]);
+            data.push(
+                json!({ "runbook": id, "mode": mode, "repairs": repairs.len(), "proven": proven }),
+            );
         }
-        let message = Message::new(Severity::Info, "How far runbooks are trusted here").table(table);
+        let message =
+            Message::new(Severity::Info, "How far runbooks are trusted here").table(table);
         Ok(Answer::new(message).with(data))
     }
 
@@ -218,11 +253,18 @@ impl Bot {
             .await
             .map_err(|error| Answer::refused(error.to_string()))?;
         healer
-            .approve(IncidentId(incident.to_owned()), approval.digest.clone(), asked.who())
+            .approve(
+                IncidentId(incident.to_owned()),
+                approval.digest.clone(),
+                asked.who(),
+            )
             .await
             .map_err(|error| Answer::refused(error.to_string()))?;
-        let message = Message::new(Severity::Working, format!("Approved: incident {incident} is looked at once more, then repaired"))
-            .line("If anything is different from what you approved, nothing is done.");
+        let message = Message::new(
+            Severity::Working,
+            format!("Approved: incident {incident} is looked at once more, then repaired"),
+        )
+        .line("If anything is different from what you approved, nothing is done.");
         Ok(Answer::new(message).with(json!({ "incident": incident, "approval": approval.id })))
     }
 
@@ -234,7 +276,9 @@ impl Bot {
     }
 
     fn healer(&self) -> Result<&runbooks::healer::HealerHandle, Answer> {
-        self.ear.get().ok_or_else(|| Answer::failed("the healer does not run"))
+        self.ear
+            .get()
+            .ok_or_else(|| Answer::failed("the healer does not run"))
     }
 }
 

@@ -40,7 +40,10 @@ impl Bot {
             Err(error) => message = message.toned(error.to_string(), Tone::Bad),
         }
         for spot in self.senses.blind_spots(now) {
-            message = message.toned(format!("blind to {} of {}: {}", spot.shows, spot.source, spot.why), Tone::Warn);
+            message = message.toned(
+                format!("blind to {} of {}: {}", spot.shows, spot.source, spot.why),
+                Tone::Warn,
+            );
         }
         if let Ok(open) = self.open_incidents().await
             && !open.is_empty()
@@ -49,7 +52,11 @@ impl Bot {
         }
         if let Ok(jobs) = self.store.jobs(true, super::looking::JOBS_SHOWN).await {
             for job in jobs {
-                message = message.line(format!("job {} runs: {}", crate::jobs::short_id(&job.id), job.title));
+                message = message.line(format!(
+                    "job {} runs: {}",
+                    crate::jobs::short_id(&job.id),
+                    job.title
+                ));
             }
         }
         let healthy = health.iter().all(|health| health.judgement.holds());

@@ -54,30 +54,57 @@ pub async fn check(adapter: &dyn ChatAdapter, room: &str, reader: &dyn Reader) {
     let text = |text: &str| format!("{text}-{run}");
 
     let first = post(room, &key("first"), message("first"));
-    let event = adapter.deliver(&first).await.expect("a new message is shown");
+    let event = adapter
+        .deliver(&first)
+        .await
+        .expect("a new message is shown");
     seen(reader, &text("first"), 1).await;
 
-    let again = adapter.deliver(&first).await.expect("the same key is no error");
+    let again = adapter
+        .deliver(&first)
+        .await
+        .expect("the same key is no error");
     assert_eq!(again, event, "the same key is the same event");
 
-    let edit = Post { edit: Some(event.clone()), ..post(room, &key("edit"), message("edited")) };
-    let edited = adapter.deliver(&edit).await.expect("a message can be edited");
-    assert_eq!(edited, event, "an edit keeps the name of the original event");
+    let edit = Post {
+        edit: Some(event.clone()),
+        ..post(room, &key("edit"), message("edited"))
+    };
+    let edited = adapter
+        .deliver(&edit)
+        .await
+        .expect("a message can be edited");
+    assert_eq!(
+        edited, event,
+        "an edit keeps the name of the original event"
+    );
     seen(reader, &text("edited"), 1).await;
     seen(reader, &text("first"), 1).await;
 
     let detail = Message::new(Severity::Info, "details").line(text("detail"));
-    let detail = Post { thread: Some(event.clone()), ..post(room, &key("detail"), detail) };
-    let page = adapter.deliver(&detail).await.expect("a message has a thread");
+    let detail = Post {
+        thread: Some(event.clone()),
+        ..post(room, &key("detail"), detail)
+    };
+    let page = adapter
+        .deliver(&detail)
+        .await
+        .expect("a message has a thread");
     assert_ne!(page, event, "a detail is an event of its own");
     seen(reader, &text("detail"), 1).await;
 
     let markup = format!("<b>{run}</b> & \"so\" on");
     let plain = Message::new(Severity::Bad, markup.clone());
-    adapter.deliver(&post(room, &key("markup"), plain)).await.expect("markup is only text");
+    adapter
+        .deliver(&post(room, &key("markup"), plain))
+        .await
+        .expect("markup is only text");
     seen(reader, &markup, 1).await;
 
     let long = message("long").code("x".repeat(LONG_TEXT_BYTES));
-    adapter.deliver(&post(room, &key("long"), long)).await.expect("a long message is cut");
+    adapter
+        .deliver(&post(room, &key("long"), long))
+        .await
+        .expect("a long message is cut");
     seen(reader, &text("long"), 1).await;
 }

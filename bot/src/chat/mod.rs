@@ -153,10 +153,14 @@ pub struct Pace {
 /// The chats of a configuration. A new adapter is one line here.
 pub fn configured(loaded: &crate::config::Loaded) -> Vec<std::sync::Arc<dyn ChatAdapter>> {
     let chat = &loaded.config.chat;
-    let matrix = chat.matrix.clone().zip(loaded.matrix_password.clone()).map(|(config, password)| {
-        let (dir, prefix) = (&loaded.config.state_dir, &chat.prefix);
-        std::sync::Arc::new(matrix::Matrix::new(config, password, dir, prefix)) as _
-    });
+    let matrix =
+        chat.matrix
+            .clone()
+            .zip(loaded.matrix_password.clone())
+            .map(|(config, password)| {
+                let (dir, prefix) = (&loaded.config.state_dir, &chat.prefix);
+                std::sync::Arc::new(matrix::Matrix::new(config, password, dir, prefix)) as _
+            });
     matrix.into_iter().collect()
 }
 

@@ -19,8 +19,6 @@ use crate::{
 
 /// Updates that a slow follower may be behind before it loses the oldest; it then shows the latest state.
 const FOLLOWER_QUEUE: usize = 1_024;
-/// Messages looked at in one round.
-const ROUND: u32 = 50;
 /// How often the queue is looked at without being woken: retries come due.
 const LOOK: Duration = Duration::from_secs(1);
 /// The first and the longest wait after a chat could not be reached.
@@ -296,18 +294,14 @@ impl Office {
     }
 
     async fn next_of(&self, adapter: &str) -> Option<store::Message> {
-        let rows = self
+        let pending = self
             .inner
             .store
-            .pending_messages(Timestamp::now(), ROUND)
+            .pending_messages(adapter, Timestamp::now(), 1)
             .await;
-        let rows = rows.inspect_err(|error| tracing::error!(%error, "the outbox cannot be read"));
-        rows.ok()?.into_iter().find(|row| {
-            row.key
-                .room
-                .split_once(':')
-                .is_some_and(|(first, _)| first == adapter)
-        })
+        let pending =
+            pending.inspect_err(|error| tracing::error!(%error, "the outbox cannot be read"));
+        pending.ok()?.pop()
     }
 
     async fn send(

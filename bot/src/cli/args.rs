@@ -20,14 +20,26 @@ pub struct Invocation {
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
-    Serve { console: bool },
+    Serve {
+        console: bool,
+    },
     Check,
-    Schema { of: String },
+    Schema {
+        of: String,
+    },
     /// Words of the chat, to the running bot.
-    Ask { line: String, follow: bool },
+    Ask {
+        line: String,
+        follow: bool,
+    },
     /// As `Ask`; without a running bot done here and now.
-    Plan { target: String },
-    Deploy { target: String, yes: Option<String> },
+    Plan {
+        target: String,
+    },
+    Deploy {
+        target: String,
+        yes: Option<String>,
+    },
 }
 
 /// The grammar, for parsing and for the manual.
@@ -51,22 +63,33 @@ pub fn grammar() -> Command {
         )
         .arg(flag("json", "Answer with JSON on standard output").global(true))
         .arg(flag("json-log", "Log JSON lines on standard error").global(true))
+        .subcommand(Command::new("serve").about("Run the bot").arg(flag(
+            "console",
+            "Take commands from standard input, too; end with it",
+        )))
         .subcommand(
-            Command::new("serve")
-                .about("Run the bot")
-                .arg(flag("console", "Take commands from standard input, too; end with it")),
+            Command::new("check")
+                .about("Check configuration, site, services and runbooks; change nothing"),
         )
-        .subcommand(Command::new("check").about("Check configuration, site, services and runbooks; change nothing"))
         .subcommand(
-            Command::new("schema").about("Print the JSON Schema of a file format, for editors").arg(
-                Arg::new("of").required(true).value_parser(["site", "service", "runbook", "config"]),
-            ),
+            Command::new("schema")
+                .about("Print the JSON Schema of a file format, for editors")
+                .arg(
+                    Arg::new("of")
+                        .required(true)
+                        .value_parser(["site", "service", "runbook", "config"]),
+                ),
         );
-    TABLE.iter().fold(own, |grammar, spec| grammar.subcommand(of_table(spec)))
+    TABLE
+        .iter()
+        .fold(own, |grammar, spec| grammar.subcommand(of_table(spec)))
 }
 
 fn flag(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    Arg::new(name)
+        .long(name)
+        .action(ArgAction::SetTrue)
+        .help(help)
 }
 
 fn of_table(spec: &'static CommandSpec) -> Command {
@@ -75,11 +98,11 @@ fn of_table(spec: &'static CommandSpec) -> Command {
         .after_help(format!("Example: nightshift {}", spec.example));
     for arg in spec.args {
         let many = arg.many || arg.kind == ArgKind::Text;
-        command = command.arg(
-            Arg::new(arg.name)
-                .required(arg.required)
-                .num_args(if many { clap::builder::ValueRange::new(1..) } else { 1.into() }),
-        );
+        command = command.arg(Arg::new(arg.name).required(arg.required).num_args(if many {
+            clap::builder::ValueRange::new(1..)
+        } else {
+            1.into()
+        }));
     }
     match spec.name {
         "deploy" => command.arg(
@@ -94,9 +117,14 @@ fn of_table(spec: &'static CommandSpec) -> Command {
 }
 
 /// Understands the words of a command line; what clap cannot is its own error or help.
-pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Invocation, clap::Error> {
+pub fn parse(
+    words: impl IntoIterator<Item = std::ffi::OsString>,
+) -> Result<Invocation, clap::Error> {
     let matches = grammar().try_get_matches_from(words)?;
-    let config = matches.get_one::<PathBuf>("config").cloned().unwrap_or_else(|| CONFIG.into());
+    let config = matches
+        .get_one::<PathBuf>("config")
+        .cloned()
+        .unwrap_or_else(|| CONFIG.into());
     let (name, sub) = matches.subcommand().expect("clap requires a subcommand");
     Ok(Invocation {
         config,
@@ -109,11 +137,20 @@ pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Invo
 fn action(name: &str, matches: &ArgMatches) -> Action {
     let text = |id: &str| matches.get_one::<String>(id).cloned();
     match name {
-        "serve" => Action::Serve { console: matches.get_flag("console") },
+        "serve" => Action::Serve {
+            console: matches.get_flag("console"),
+        },
         "check" => Action::Check,
-        "schema" => Action::Schema { of: text("of").unwrap_or_default() },
-        "plan" => Action::Plan { target: text("TARGET").unwrap_or_else(|| "site".to_owned()) },
-        "deploy" => Action::Deploy { target: text("TARGET").unwrap_or_default(), yes: text("yes") },
+        "schema" => Action::Schema {
+            of: text("of").unwrap_or_default(),
+        },
+        "plan" => Action::Plan {
+            target: text("TARGET").unwrap_or_else(|| "site".to_owned()),
+        },
+        "deploy" => Action::Deploy {
+            target: text("TARGET").unwrap_or_default(),
+            yes: text("yes"),
+        },
         name => Action::Ask {
             line: line(name, matches),
             follow: name != "approve" || !matches.get_flag("detach"),
@@ -123,11 +160,20 @@ fn action(name: &str, matches: &ArgMatches) -> Action {
 
 /// The words as they would be said in the chat.
 fn line(name: &str, matches: &ArgMatches) -> String {
-    let Some(spec) = crate::command::spec_of(name) else { return name.to_owned() };
+    let Some(spec) = crate::command::spec_of(name) else {
+        return name.to_owned();
+    };
     let words = spec.args.iter().flat_map(|arg| {
-        matches.get_many::<String>(arg.name).into_iter().flatten().map(String::as_str)
+        matches
+            .get_many::<String>(arg.name)
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
     });
-    std::iter::once(name).chain(words).collect::<Vec<_>>().join(" ")
+    std::iter::once(name)
+        .chain(words)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[cfg(test)]
@@ -135,7 +181,9 @@ mod tests {
     use super::*;
 
     fn understood(line: &str) -> Action {
-        let words = std::iter::once("nightshift").chain(line.split_whitespace()).map(Into::into);
+        let words = std::iter::once("nightshift")
+            .chain(line.split_whitespace())
+            .map(Into::into);
         parse(words).unwrap().action
     }
 
@@ -146,7 +194,10 @@ mod tests {
             let action = understood(spec.example);
             match spec.name {
                 "plan" | "deploy" => {}
-                _ => assert!(matches!(&action, Action::Ask { line, .. } if line == spec.example), "{action:?}"),
+                _ => assert!(
+                    matches!(&action, Action::Ask { line, .. } if line == spec.example),
+                    "{action:?}"
+                ),
             }
         }
     }

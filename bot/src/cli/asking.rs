@@ -34,8 +34,16 @@ pub async fn try_ask(
     follow: bool,
     json: bool,
 ) -> Result<Outcome, ClientError> {
-    let mut shown = Shown { view: view(), json, answer: None, ok: false };
-    let request = Request { line: line.to_owned(), follow };
+    let mut shown = Shown {
+        view: view(),
+        json,
+        answer: None,
+        ok: false,
+    };
+    let request = Request {
+        line: line.to_owned(),
+        follow,
+    };
     control::ask(state_dir, &request, |frame| shown.frame(frame)).await?;
     if let Some(answer) = shown.answer.filter(|_| json) {
         println!("{answer}");

@@ -29,7 +29,9 @@ pub fn check(path: &Path, json: bool) -> Outcome {
     let mut errors = Diagnostics::default();
     // The site is checked even if the configuration's secrets are missing.
     let loaded = config::load(path).map_err(|more| errors.extend(more)).ok();
-    let config = loaded.map(|loaded| loaded.config).or_else(|| config::read(path).ok());
+    let config = loaded
+        .map(|loaded| loaded.config)
+        .or_else(|| config::read(path).ok());
     let model = config.as_ref().and_then(|config| {
         let model = Model::load(&config.site, &config.service_dirs);
         model.map_err(|more| errors.extend(more)).ok()
@@ -44,7 +46,11 @@ pub fn check(path: &Path, json: bool) -> Outcome {
     } else {
         eprintln!("{errors}");
     }
-    if errors.0.is_empty() { Outcome::Ok } else { Outcome::Wrong }
+    if errors.0.is_empty() {
+        Outcome::Ok
+    } else {
+        Outcome::Wrong
+    }
 }
 
 /// Runbooks, and what the configuration says of them.
@@ -54,16 +60,22 @@ fn check_runbooks(path: &Path, config: &Config, errors: &mut Diagnostics) {
         Ok(library) => {
             let file = path.display().to_string();
             let wrong = heal::heal_settings(&config.automation).check(&library);
-            let wrong = wrong.into_iter().map(|why| Diagnostic::whole_file(&file, format!("automation: {why}")));
+            let wrong = wrong
+                .into_iter()
+                .map(|why| Diagnostic::whole_file(&file, format!("automation: {why}")));
             errors.0.extend(wrong);
         }
     }
 }
 
 fn fine(path: &Path, model: Option<&Model>) -> String {
-    let (hosts, services) = model
-        .map_or((0, 0), |model| (model.site.hosts.len(), model.services.len()));
-    format!("{} is right: {hosts} hosts, {services} services", path.display())
+    let (hosts, services) = model.map_or((0, 0), |model| {
+        (model.site.hosts.len(), model.services.len())
+    });
+    format!(
+        "{} is right: {hosts} hosts, {services} services",
+        path.display()
+    )
 }
 
 fn report(errors: &Diagnostics, model: Option<&Model>) -> Value {

@@ -46,10 +46,14 @@ pub async fn run(invocation: Invocation) -> Outcome {
     match &invocation.action {
         Action::Schema { of } => checking::schema(of),
         Action::Check => checking::check(&invocation.config, json),
-        Action::Serve { console } => serve::run(&invocation.config, *console, invocation.json_log).await,
+        Action::Serve { console } => {
+            serve::run(&invocation.config, *console, invocation.json_log).await
+        }
         Action::Ask { line, follow } => asking::ask(&invocation.config, line, *follow, json).await,
         Action::Plan { target } => standalone::plan(&invocation, target).await,
-        Action::Deploy { target, yes } => standalone::deploy(&invocation, target, yes.as_deref()).await,
+        Action::Deploy { target, yes } => {
+            standalone::deploy(&invocation, target, yes.as_deref()).await
+        }
     }
 }
 

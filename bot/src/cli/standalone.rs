@@ -17,10 +17,9 @@ use crate::{
     chat::{Subject, office::Update},
     config,
     control::ClientError,
-    jobs::{Ended, finished_line, result_word},
+    jobs::Ended,
     rights::{self, Role},
     serve::assemble::{Assembled, assemble, ground},
-    wording::{Message, Severity},
 };
 
 /// Shows what a deploy would change.
@@ -90,7 +89,9 @@ async fn running_bot(invocation: &Invocation, line: &str) -> Option<Outcome> {
 async fn alone(invocation: &Invocation) -> Result<(Assembled, CancellationToken), Outcome> {
     let ground = ground(&invocation.config).await.map_err(wrong)?;
     let stop = CancellationToken::new();
-    let assembled = assemble(&ground, Vec::new(), stop.clone()).await.map_err(wrong)?;
+    let assembled = assemble(&ground, Vec::new(), stop.clone())
+        .await
+        .map_err(wrong)?;
     // The lock must outlive everything that is done under it: the process.
     std::mem::forget(ground);
     Ok((assembled, stop))
@@ -112,9 +113,12 @@ async fn resume_first(bot: &Bot) -> Result<(), Outcome> {
 async fn make_plan(bot: &Bot, target: &str) -> Result<Plan, Answer> {
     let line = format!("plan {target}");
     let goal = match crate::command::parse(&line, &bot.vocabulary) {
-        Ok((_, crate::command::Command::Plan { target: crate::command::Target::Service(name) })) => {
-            Goal::Service(name)
-        }
+        Ok((
+            _,
+            crate::command::Command::Plan {
+                target: crate::command::Target::Service(name),
+            },
+        )) => Goal::Service(name),
         Ok(_) => Goal::Site,
         Err(error) => return Err(Answer::refused(error.to_string())),
     };
@@ -125,7 +129,10 @@ async fn make_plan(bot: &Bot, target: &str) -> Result<Plan, Answer> {
 
 fn show_plan(plan: &Plan, json: bool) {
     if json {
-        println!("{}", serde_json::to_value(Answer::new(plan_message(plan)).with(plan)).unwrap_or_default());
+        println!(
+            "{}",
+            serde_json::to_value(Answer::new(plan_message(plan)).with(plan)).unwrap_or_default()
+        );
     } else {
         println!("{}", plan.render(true));
     }
@@ -145,12 +152,18 @@ fn agreed(plan: &Plan, yes: Option<&str>) -> bool {
     let names = |word: &str| word.len() >= 4 && plan.digest.starts_with(word);
     if let Some(digest) = yes {
         if !names(digest) {
-            eprintln!("expected --yes with plan {}, found {digest}: nothing was changed", plan.short_digest());
+            eprintln!(
+                "expected --yes with plan {}, found {digest}: nothing was changed",
+                plan.short_digest()
+            );
         }
         return names(digest);
     }
     if !std::io::stdin().is_terminal() {
-        eprintln!("expected --yes {} or a terminal to ask at: nothing was changed", plan.short_digest());
+        eprintln!(
+            "expected --yes {} or a terminal to ask at: nothing was changed",
+            plan.short_digest()
+        );
         return false;
     }
     eprint!("Run this plan? Type {} to run it: ", plan.short_digest());
@@ -178,7 +191,9 @@ async fn start(bot: &Bot, plan: &Plan) -> Outcome {
         name: "command line".to_owned(),
     };
     match bot.deploy_now(&Asked { permit, place }, plan).await {
-        Ok(Answer { follow: Some(job), .. }) => follow(bot, &job).await,
+        Ok(Answer {
+            follow: Some(job), ..
+        }) => follow(bot, &job).await,
         Ok(answer) | Err(answer) => refused(&answer, false),
     }
 }
@@ -206,17 +221,22 @@ async fn follow(bot: &Bot, job: &deploy_engine::job::JobId) -> Outcome {
             }
         }
     };
+    bot.told.caught_up().await;
+    while let Ok(update) = updates.try_recv() {
+        match update {
+            Update::Message {
+                subject: of,
+                message,
+            } if of == subject => view.show(&of.0, &message),
+            Update::Detail { subject: of, line } if of == subject => view.detail(&line),
+            _ => {}
+        }
+    }
     view.clear_bars();
     match ended {
         Ok(Ended::Finished(result)) => {
-            let ok = result == deploy_engine::job::JobResult::Succeeded;
-            let severity = if ok { Severity::Good } else { Severity::Bad };
-            let mut message = Message::new(severity, format!("job {job} {}", result_word(&result)));
-            if let Some(why) = finished_line(&result) {
-                message = message.line(why);
-            }
-            view.show("end", &message);
-            ok.into()
+            // Its own message has said how it ended, and why.
+            (result == deploy_engine::job::JobResult::Succeeded).into()
         }
         Ok(Ended::Interrupted(why)) => wrong_end(&why),
         Err(error) => wrong_end(&error.to_string()),

@@ -24,7 +24,10 @@ pub async fn ask(
     mut each: impl FnMut(Frame),
 ) -> Result<(), ClientError> {
     let path = socket(state_dir);
-    let not_running = |found: String| ClientError::NotRunning { path: path.display().to_string(), found };
+    let not_running = |found: String| ClientError::NotRunning {
+        path: path.display().to_string(),
+        found,
+    };
     let client = reqwest::Client::builder()
         .unix_socket(path.as_path())
         .no_proxy()
@@ -38,8 +41,10 @@ pub async fn ask(
         .and_then(reqwest::Response::error_for_status)
         .map_err(|error| not_running(chain(&error)))?;
     let mut buffer = Vec::new();
-    while let Some(chunk) =
-        response.chunk().await.map_err(|error| ClientError::BrokenOff(chain(&error)))?
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| ClientError::BrokenOff(chain(&error)))?
     {
         buffer.extend_from_slice(&chunk);
         while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
@@ -54,7 +59,11 @@ pub async fn ask(
             )));
         }
     }
-    if buffer.is_empty() { Ok(()) } else { Err(ClientError::BrokenOff("half a frame".to_owned())) }
+    if buffer.is_empty() {
+        Ok(())
+    } else {
+        Err(ClientError::BrokenOff("half a frame".to_owned()))
+    }
 }
 
 /// The innermost reason is the one that helps.

@@ -37,9 +37,16 @@ pub struct Request {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "frame", rename_all = "snake_case")]
 pub enum Frame {
-    Answer { answer: Box<Answer> },
+    Answer {
+        answer: Box<Answer>,
+    },
     /// While a followed job runs.
-    Update { update: Update },
+    Update {
+        update: Update,
+    },
     /// The followed job has come to rest; always the last line then.
-    Ended { ok: bool, how: String },
+    Ended {
+        ok: bool,
+        how: String,
+    },
 }

@@ -1,6 +1,6 @@
 //! The bot's end of the socket.
 
-use std::{convert::Infallible, io, path::Path, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, path::Path, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -29,8 +29,6 @@ use crate::{
 const BODY_LIMIT_BYTES: usize = 16 * 1024;
 /// Frames that may wait for a slow reader.
 const FRAMES: usize = 64;
-/// How long a finished job's last words may take to arrive.
-const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// Who is at the other end, as the kernel says.
 #[derive(Clone, Debug)]
@@ -86,8 +84,9 @@ pub async fn serve(bot: Arc<Bot>, state_dir: &Path, stop: CancellationToken) -> 
         .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
         .with_state(bot)
         .into_make_service_with_connect_info::<Peer>();
-    let served =
-        axum::serve(listener, app).with_graceful_shutdown(async move { stop.cancelled().await }).await;
+    let served = axum::serve(listener, app)
+        .with_graceful_shutdown(async move { stop.cancelled().await })
+        .await;
     // A missing socket says "not running" better than a dead one.
     let _ = std::fs::remove_file(&path);
     served
@@ -111,7 +110,9 @@ async fn command(
     });
     let mut response = Response::new(Body::from_stream(lines));
     let json_lines = axum::http::HeaderValue::from_static("application/x-ndjson");
-    response.headers_mut().insert(axum::http::header::CONTENT_TYPE, json_lines);
+    response
+        .headers_mut()
+        .insert(axum::http::header::CONTENT_TYPE, json_lines);
     response
 }
 
@@ -126,7 +127,13 @@ async fn run(bot: &Bot, who: &Identity, request: &Request, send: &mpsc::Sender<F
     };
     let answer = bot.handle(who, place, &request.line).await;
     let follow = answer.follow.clone().filter(|_| request.follow);
-    if send.send(Frame::Answer { answer: Box::new(answer) }).await.is_err() {
+    if send
+        .send(Frame::Answer {
+            answer: Box::new(answer),
+        })
+        .await
+        .is_err()
+    {
         return;
     }
     if let Some(job) = follow {
@@ -152,22 +159,29 @@ async fn follow_job(
             ended = &mut wait => break ended,
         }
     };
-    while let Ok(update) = tokio::time::timeout(LAST_WORDS, updates.recv()).await {
-        let last = matches!(&update, Ok(Update::Message { subject: s, message })
-            if *s == subject && message.blocks.iter().all(|b| !matches!(b, crate::wording::Block::Progress { .. })));
-        pass(update, &subject, send).await;
-        if last {
-            break;
+    bot.told.caught_up().await;
+    loop {
+        match updates.try_recv() {
+            Ok(update) => pass(Ok(update), &subject, send).await,
+            Err(broadcast::error::TryRecvError::Lagged(_)) => {}
+            Err(_) => break,
         }
     }
     match ended {
         Ok(Ended::Finished(result)) => {
             let word = result_word(&result);
-            let how = finished_line(&result).map_or(word.to_owned(), |why| format!("{word}: {why}"));
-            Frame::Ended { ok: result == deploy_engine::job::JobResult::Succeeded, how }
+            let how =
+                finished_line(&result).map_or(word.to_owned(), |why| format!("{word}: {why}"));
+            Frame::Ended {
+                ok: result == deploy_engine::job::JobResult::Succeeded,
+                how,
+            }
         }
         Ok(Ended::Interrupted(how)) => Frame::Ended { ok: false, how },
-        Err(error) => Frame::Ended { ok: false, how: error.to_string() },
+        Err(error) => Frame::Ended {
+            ok: false,
+            how: error.to_string(),
+        },
     }
 }
 
@@ -192,7 +206,8 @@ mod tests {
 
     #[test]
     fn users_are_named_without_a_directory_service() {
-        let passwd = "root:x:0:0:root:/root:/bin/bash\nann:x:1000:1000::/home/ann:/bin/sh\nbroken\n";
+        let passwd =
+            "root:x:0:0:root:/root:/bin/bash\nann:x:1000:1000::/home/ann:/bin/sh\nbroken\n";
         assert_eq!(name_in(passwd, 1000).as_deref(), Some("ann"));
         assert_eq!(name_in(passwd, 0).as_deref(), Some("root"));
         assert_eq!(name_in(passwd, 7), None);

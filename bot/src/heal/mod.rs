@@ -40,8 +40,14 @@ pub struct DeskJobs {
 #[async_trait]
 impl Jobs for DeskJobs {
     async fn create(&self, job: &JobId, created: &JobEvent, at: Timestamp) -> Result<(), String> {
-        self.desk.told_in(job, &self.rooms).await.map_err(|error| error.to_string())?;
-        self.store.create(job, at, created).await.map_err(|error| error.to_string())
+        self.desk
+            .told_in(job, &self.rooms)
+            .await
+            .map_err(|error| error.to_string())?;
+        self.store
+            .create(job, at, created)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     async fn run(&self, job: &JobId) -> Result<JobResult, String> {

@@ -50,18 +50,31 @@ pub async fn tell_all(
                 incident_news(&store, &office, &rooms, &prefix, &incident, page).await
             }
             healer::News::Demoted { runbook, to, why } => {
-                let message = Message::new(Severity::Attention, format!("{runbook} is trusted less: {to:?}"))
-                    .line(why)
-                    .hint(format!("{prefix}trust {runbook} MODE changes it"));
-                office.say(&rooms, &Subject(format!("trust:{runbook}")), &message).await
+                let message = Message::new(
+                    Severity::Attention,
+                    format!("{runbook} is trusted less: {to:?}"),
+                )
+                .line(why)
+                .hint(format!("{prefix}trust {runbook} MODE changes it"));
+                office
+                    .say(&rooms, &Subject(format!("trust:{runbook}")), &message)
+                    .await
             }
             healer::News::Storm { storm } => {
-                office.say(&rooms, &Subject("storm".to_owned()), &wording::storm_message(&storm)).await
+                office
+                    .say(
+                        &rooms,
+                        &Subject("storm".to_owned()),
+                        &wording::storm_message(&storm),
+                    )
+                    .await
             }
             healer::News::Trouble { what } => {
                 tracing::error!(what, "the healer is in trouble");
                 let message = Message::new(Severity::Bad, "The healer is in trouble").line(what);
-                office.say(&rooms, &Subject("healer".to_owned()), &message).await
+                office
+                    .say(&rooms, &Subject("healer".to_owned()), &message)
+                    .await
             }
         };
         if let Err(error) = told {
@@ -80,9 +93,11 @@ async fn incident_news(
 ) -> Result<(), StoreError> {
     let now = Timestamp::now();
     let approval = match &incident.state {
-        State::Asking { digest, expires, why } => {
-            Some(ask(store, incident, digest, *expires, why).await?)
-        }
+        State::Asking {
+            digest,
+            expires,
+            why,
+        } => Some(ask(store, incident, digest, *expires, why).await?),
         _ => None,
     };
     let acked = store.get(ACKS, &incident.id.0).await?;
@@ -95,9 +110,13 @@ async fn incident_news(
         message.severity = message.severity.max(Severity::Attention);
     }
     if let Some(id) = approval {
-        message = message.hint(format!("{prefix}approve {id} runs exactly this; {prefix}deny {id} drops it"));
+        message = message.hint(format!(
+            "{prefix}approve {id} runs exactly this; {prefix}deny {id} drops it"
+        ));
     }
-    office.say(rooms, &Subject::incident(&incident.id), &message).await
+    office
+        .say(rooms, &Subject::incident(&incident.id), &message)
+        .await
 }
 
 /// The space of the store with who took which incident.
@@ -139,5 +158,9 @@ fn request_id(incident: &str, digest: &str, expires: Timestamp) -> String {
     use sha2::{Digest, Sha256};
     let text = format!("{incident}\n{digest}\n{expires}");
     let digest = Sha256::digest(text.as_bytes());
-    digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .iter()
+        .take(3)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

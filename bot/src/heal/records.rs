@@ -37,7 +37,10 @@ fn failed(error: StoreError) -> RecordError {
 }
 
 /// The last decision about an incident.
-pub async fn decision_of(store: &Store, incident: &str) -> Result<Option<DecisionRecord>, StoreError> {
+pub async fn decision_of(
+    store: &Store,
+    incident: &str,
+) -> Result<Option<DecisionRecord>, StoreError> {
     let text = store.get(DECISIONS, incident).await?;
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
 }
@@ -62,7 +65,9 @@ fn row(incident: &Incident) -> Result<IncidentRow, RecordError> {
 #[async_trait]
 impl Records for BotRecords {
     async fn firing_alerts(&self) -> Result<Vec<Alert>, RecordError> {
-        Ok(web::stored(self.store.firing_alerts(ALERTS_MAX).await.map_err(failed)?))
+        Ok(web::stored(
+            self.store.firing_alerts(ALERTS_MAX).await.map_err(failed)?,
+        ))
     }
 
     async fn open_incidents(&self) -> Result<Vec<Incident>, RecordError> {
@@ -75,14 +80,22 @@ impl Records for BotRecords {
     }
 
     async fn put_incident(&self, incident: &Incident) -> Result<(), RecordError> {
-        self.store.put_incident(&row(incident)?).await.map_err(failed)
+        self.store
+            .put_incident(&row(incident)?)
+            .await
+            .map_err(failed)
     }
 
     async fn put_decision(&self, decision: &DecisionRecord) -> Result<(), RecordError> {
         let text =
             serde_json::to_string(decision).map_err(|error| RecordError(error.to_string()))?;
-        let before = decision_of(&self.store, &decision.incident.0).await.map_err(failed)?;
-        self.store.put(DECISIONS, &decision.incident.0, &text).await.map_err(failed)?;
+        let before = decision_of(&self.store, &decision.incident.0)
+            .await
+            .map_err(failed)?;
+        self.store
+            .put(DECISIONS, &decision.incident.0, &text)
+            .await
+            .map_err(failed)?;
         let same = before.is_some_and(|before| {
             std::mem::discriminant(&before.decision) == std::mem::discriminant(&decision.decision)
                 && before.decision.why() == decision.decision.why()
@@ -131,12 +144,18 @@ impl Records for BotRecords {
             RepairOutcome::Refused => store::RepairOutcome::Refused,
             RepairOutcome::Cancelled => store::RepairOutcome::Cancelled,
         };
-        self.store.repair_ended(job, outcome, at).await.map_err(failed)
+        self.store
+            .repair_ended(job, outcome, at)
+            .await
+            .map_err(failed)
     }
 
     async fn mode(&self, runbook: &RunbookId) -> Result<Option<Mode>, RecordError> {
         let granted = self.store.trust().await.map_err(failed)?;
-        Ok(granted.into_iter().find(|one| one.runbook == runbook.0).map(|one| mode_of(one.mode)))
+        Ok(granted
+            .into_iter()
+            .find(|one| one.runbook == runbook.0)
+            .map(|one| mode_of(one.mode)))
     }
 
     async fn demote(

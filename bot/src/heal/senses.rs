@@ -62,8 +62,17 @@ impl Senses {
             sense(name(&source.name), "rules and targets", EXPECTED_EVERY);
             prometheus.push(PrometheusSource::new(name(&source.name), &source.url)?);
         }
-        let webhooks = sources.alertmanager.iter().map(|source| name(&source.name)).collect();
-        Ok(Self { health: Mutex::new(health), webhooks, alertmanagers, prometheus })
+        let webhooks = sources
+            .alertmanager
+            .iter()
+            .map(|source| name(&source.name))
+            .collect();
+        Ok(Self {
+            health: Mutex::new(health),
+            webhooks,
+            alertmanagers,
+            prometheus,
+        })
     }
 
     pub fn blind_spots(&self, now: Timestamp) -> Vec<BlindSpot> {
@@ -97,7 +106,11 @@ impl Senses {
     }
 
     fn change(&self, source: &SourceName, change: impl FnOnce(&mut SourceHealth)) {
-        if let Some(health) = self.lock().iter_mut().find(|health| health.source == *source) {
+        if let Some(health) = self
+            .lock()
+            .iter_mut()
+            .find(|health| health.source == *source)
+        {
             change(health);
         }
     }
@@ -110,9 +123,10 @@ impl Senses {
 /// Evidence from metrics: the first Prometheus of the configuration (others watch other things).
 pub fn metrics(sources: &Sources) -> Result<Arc<dyn Metrics>, SourceError> {
     match sources.prometheus.first() {
-        Some(source) => {
-            Ok(Arc::new(PrometheusSource::new(SourceName(source.name.clone()), &source.url)?))
-        }
+        Some(source) => Ok(Arc::new(PrometheusSource::new(
+            SourceName(source.name.clone()),
+            &source.url,
+        )?)),
         None => Ok(Arc::new(NoMetrics)),
     }
 }
@@ -135,10 +149,17 @@ impl Metrics for NoMetrics {
 pub fn silences(sources: &Sources) -> Result<Arc<dyn Silences>, SourceError> {
     let clients = sources.alertmanager.iter().filter_map(|source| {
         let url = source.url.as_ref()?;
-        Some(AlertmanagerClient::new(SourceName(source.name.clone()), url))
+        Some(AlertmanagerClient::new(
+            SourceName(source.name.clone()),
+            url,
+        ))
     });
     let clients: Vec<_> = clients.collect::<Result<_, _>>()?;
-    Ok(if clients.is_empty() { Arc::new(NoSilences) } else { Arc::new(AllSilences(clients)) })
+    Ok(if clients.is_empty() {
+        Arc::new(NoSilences)
+    } else {
+        Arc::new(AllSilences(clients))
+    })
 }
 
 struct AllSilences(Vec<AlertmanagerClient>);

@@ -40,7 +40,11 @@ pub fn heal_settings(automation: &Automation) -> HealSettings {
     });
     HealSettings {
         mode: configured(automation.default),
-        modes: automation.runbooks.iter().map(|(name, mode)| (id(name), configured(*mode))).collect(),
+        modes: automation
+            .runbooks
+            .iter()
+            .map(|(name, mode)| (id(name), configured(*mode)))
+            .collect(),
         opt_in: automation.opt_in.iter().map(id).collect(),
         settings: settle.collect(),
         ..HealSettings::default()

@@ -20,15 +20,28 @@ fn standing(state: &State, now: Timestamp) -> (Severity, String) {
         State::Open => (Severity::Working, "looking at it".to_owned()),
         State::Holding { until, why } => {
             let left = until.duration_since(now);
-            let left = if left.is_positive() { format!("for {}", duration(left)) } else { "a moment".to_owned() };
+            let left = if left.is_positive() {
+                format!("for {}", duration(left))
+            } else {
+                "a moment".to_owned()
+            };
             (Severity::Working, format!("waiting {left}: {why}"))
         }
         State::Asking { why, .. } => (Severity::Attention, format!("may I? {why}")),
-        State::Approved { by, .. } => (Severity::Working, format!("approved by {by}; looking once more")),
+        State::Approved { by, .. } => (
+            Severity::Working,
+            format!("approved by {by}; looking once more"),
+        ),
         State::Acting { .. } => (Severity::Working, "repairing".to_owned()),
-        State::Proving { .. } => (Severity::Working, "repaired; watching whether it holds".to_owned()),
+        State::Proving { .. } => (
+            Severity::Working,
+            "repaired; watching whether it holds".to_owned(),
+        ),
         State::Healed { .. } => (Severity::Good, "healed and proven".to_owned()),
-        State::Shadow { would, .. } => (Severity::Attention, format!("would repair (shadow): {would}")),
+        State::Shadow { would, .. } => (
+            Severity::Attention,
+            format!("would repair (shadow): {would}"),
+        ),
         State::Refused { why, .. } => (Severity::Refused, format!("not repaired: {why}")),
         State::TellOnly { why } => (Severity::Attention, format!("for people: {why}")),
         State::Unproven { why, .. } => (Severity::Bad, format!("the repair was not proven: {why}")),
@@ -55,9 +68,16 @@ pub fn incident_message(incident: &Incident, now: Timestamp) -> Message {
     if let Some(cause) = &incident.under {
         message = message.line(format!("explained by incident {cause}"));
     }
-    let job = incident.state.job().map(|job| format!(", job {job}")).unwrap_or_default();
+    let job = incident
+        .state
+        .job()
+        .map(|job| format!(", job {job}"))
+        .unwrap_or_default();
     let opened = ago(incident.opened_at, now);
-    message.toned(format!("incident {} since {opened}{job}", incident.id), Tone::Dim)
+    message.toned(
+        format!("incident {} since {opened}{job}", incident.id),
+        Tone::Dim,
+    )
 }
 
 /// Open incidents, one line each.
@@ -84,12 +104,20 @@ pub fn incidents_table(incidents: &[Incident], now: Timestamp) -> Table {
 }
 
 /// Everything behind a decision.
-pub fn decision_message(incident: &Incident, record: Option<&DecisionRecord>, now: Timestamp) -> Message {
+pub fn decision_message(
+    incident: &Incident,
+    record: Option<&DecisionRecord>,
+    now: Timestamp,
+) -> Message {
     let mut message = incident_message(incident, now);
     let Some(record) = record else {
         return message.line("Nothing was decided yet.");
     };
-    message = message.line(format!("decided {}: {}", ago(record.at, now), decision_words(&record.decision)));
+    message = message.line(format!(
+        "decided {}: {}",
+        ago(record.at, now),
+        decision_words(&record.decision)
+    ));
     for opinion in &record.opinions {
         message = message.line(format!("{}: {}", opinion.runbook, opinion.verdict.why()));
     }
@@ -113,13 +141,25 @@ pub fn decision_message(incident: &Incident, record: Option<&DecisionRecord>, no
     for (probe, hosts) in &record.readings.by_probe {
         for (host, reading) in hosts {
             let (text, tone) = match reading {
-                deploy_engine::probe::Reading::Known { value, .. } => (value.to_string(), Tone::Plain),
-                deploy_engine::probe::Reading::Unknown { why, .. } => (format!("unknown: {why}"), Tone::Warn),
+                deploy_engine::probe::Reading::Known { value, .. } => {
+                    (value.to_string(), Tone::Plain)
+                }
+                deploy_engine::probe::Reading::Unknown { why, .. } => {
+                    (format!("unknown: {why}"), Tone::Warn)
+                }
             };
-            table.row([probe.clone().into(), host.to_string().into(), Cell::new(shortened(&text), tone)]);
+            table.row([
+                probe.clone().into(),
+                host.to_string().into(),
+                Cell::new(shortened(&text), tone),
+            ]);
         }
     }
-    if table.rows.is_empty() { message } else { message.table(table) }
+    if table.rows.is_empty() {
+        message
+    } else {
+        message.table(table)
+    }
 }
 
 /// Characters of one reading in a chat; the whole is in the JSON answer.
@@ -127,7 +167,11 @@ const READING_SHOWN: usize = 160;
 
 fn shortened(text: &str) -> String {
     let short: String = text.chars().take(READING_SHOWN).collect();
-    if short.len() < text.len() { format!("{short}…") } else { short }
+    if short.len() < text.len() {
+        format!("{short}…")
+    } else {
+        short
+    }
 }
 
 fn decision_words(decision: &Decision) -> String {
@@ -149,9 +193,10 @@ pub(super) fn storm_message(storm: &Storm) -> Message {
             Message::new(Severity::Bad, "Storm: nothing is repaired automatically")
                 .line(format!("since {since:.0}"))
         }
-        Storm::CoolingDown { quiet_since, .. } => {
-            Message::new(Severity::Attention, "The storm cools down: still nothing is repaired automatically")
-                .line(format!("quiet since {quiet_since:.0}"))
-        }
+        Storm::CoolingDown { quiet_since, .. } => Message::new(
+            Severity::Attention,
+            "The storm cools down: still nothing is repaired automatically",
+        )
+        .line(format!("quiet since {quiet_since:.0}")),
     }
 }

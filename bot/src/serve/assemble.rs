@@ -2,13 +2,13 @@
 
 use std::{path::Path, sync::Arc};
 
-use futures::future::BoxFuture;
 use deploy_engine::{
     model::Model,
     runner::{Context, HostEvidence, JobObserver, Runner, StepGate, SystemClock},
     secrets::SecretStore,
     transport::{Hosts, SshHosts},
 };
+use futures::future::BoxFuture;
 use runbooks::{
     healer::{HealGate, Healer, Ports, Vitals},
     library::Library,
@@ -57,19 +57,33 @@ pub async fn ground(config: &Path) -> Result<Ground, String> {
         Library::load(&loaded.config.runbook_dirs).map_err(|errors| errors.to_string())?;
     let wrong = heal::heal_settings(&loaded.config.automation).check(&library);
     if !wrong.is_empty() {
-        return Err(format!("{}: automation: {}", config.display(), wrong.join("; ")));
+        return Err(format!(
+            "{}: automation: {}",
+            config.display(),
+            wrong.join("; ")
+        ));
     }
     let dir = &loaded.config.state_dir;
     make_dir(dir).map_err(|error| format!("state_dir {}: {error}", dir.display()))?;
     let lock = InstanceLock::take(dir).map_err(|error| error.to_string())?;
     let store = Store::open(dir).await.map_err(|error| error.to_string())?;
     let owner = Identity::unix(&control::own_user_name());
-    Ok(Ground { loaded, model: Arc::new(model), library: Arc::new(library), store, owner, _lock: lock })
+    Ok(Ground {
+        loaded,
+        model: Arc::new(model),
+        library: Arc::new(library),
+        store,
+        owner,
+        _lock: lock,
+    })
 }
 
 fn make_dir(dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o750).create(dir)
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(dir)
 }
 
 /// The bot, and what has to run beside it.
@@ -91,15 +105,23 @@ pub async fn assemble(
     let config = ground.loaded.config.clone();
     let (model, store) = (ground.model.clone(), ground.store.clone());
     let hosts = hosts(&config, &model)?;
-    let halt = Halt::load(store.clone()).await.map_err(|error| error.to_string())?;
+    let halt = Halt::load(store.clone())
+        .await
+        .map_err(|error| error.to_string())?;
     let office = Office::new(store.clone(), adapters);
     let desk = JobDesk::new(store.clone(), stop);
     let (observer, telling) = jobs::projection(store.clone(), office.clone());
     let (tell, news) = News::new();
     let source = |error: collectors::SourceError| format!("sources: {error}");
     let ports = Ports {
-        records: Arc::new(BotRecords { store: store.clone(), halt: halt.clone() }),
-        evidence: Arc::new(HostEvidence { hosts: hosts.clone(), site: model.clone() }),
+        records: Arc::new(BotRecords {
+            store: store.clone(),
+            halt: halt.clone(),
+        }),
+        evidence: Arc::new(HostEvidence {
+            hosts: hosts.clone(),
+            site: model.clone(),
+        }),
         hosts: hosts.clone(),
         journal: Arc::new(store.clone()),
         metrics: heal::metrics(&config.sources).map_err(source)?,
@@ -118,6 +140,7 @@ pub async fn assemble(
         store: store.clone(),
         office,
         jobs: desk.clone(),
+        told: observer.clone(),
         halt: halt.clone(),
         library: ground.library.clone(),
         ear: heal::Ear::default(),
@@ -125,17 +148,28 @@ pub async fn assemble(
         strangers: Default::default(),
     };
     let healer = healer(&mut bot, &ports);
-    let observer = HealObserver { ear: bot.ear.clone(), then: observer };
+    let observer = HealObserver {
+        ear: bot.ear.clone(),
+        then: observer,
+    };
     desk.set_runner(runner(&bot, ports, Arc::new(observer)));
-    Ok(Assembled { bot: Arc::new(bot), telling: Box::pin(telling), healer, news })
+    Ok(Assembled {
+        bot: Arc::new(bot),
+        telling: Box::pin(telling),
+        healer,
+        news,
+    })
 }
 
 /// The way to the site's hosts, with its secrets.
 fn hosts(config: &Config, model: &Model) -> Result<Arc<dyn Hosts>, String> {
     let secrets = SecretStore::open(&config.state_dir.join(SECRETS)).map_err(|e| e.to_string())?;
     let names = model.secret_names();
-    secrets.ensure(names.iter().map(String::as_str)).map_err(|error| error.to_string())?;
-    Ok(Arc::new(SshHosts::new(model, Arc::new(secrets))))
+    secrets
+        .ensure(names.iter().map(String::as_str))
+        .map_err(|error| error.to_string())?;
+    let hosts = SshHosts::new(model, Arc::new(secrets)).map_err(|error| error.to_string())?;
+    Ok(Arc::new(hosts))
 }
 
 fn healer(bot: &mut Bot, ports: &Ports) -> Healer {
@@ -156,8 +190,10 @@ fn runner(bot: &Bot, ports: Ports, observer: Arc<dyn JobObserver>) -> Runner {
     let settings = Arc::new(heal::heal_settings(&bot.config.automation));
     let topology = Arc::new(topology(&bot.model));
     let repairs = HealGate::new(ports, settings, topology, bot.library.clone());
-    let gate: Arc<dyn StepGate> =
-        Arc::new(HaltGate { halt: bot.halt.clone(), then: Arc::new(repairs) });
+    let gate: Arc<dyn StepGate> = Arc::new(HaltGate {
+        halt: bot.halt.clone(),
+        then: Arc::new(repairs),
+    });
     Runner::new(Context::new(
         Arc::new(bot.store.clone()),
         bot.hosts.clone(),
@@ -179,7 +215,12 @@ fn topology(model: &Model) -> Topology {
     });
     Topology {
         site: model.site.name.clone(),
-        hosts: model.site.hosts.iter().map(|(name, spec)| (name.clone(), spec.address.clone())).collect(),
+        hosts: model
+            .site
+            .hosts
+            .iter()
+            .map(|(name, spec)| (name.clone(), spec.address.clone()))
+            .collect(),
         services: services.collect(),
     }
 }
@@ -188,7 +229,10 @@ fn vocabulary(model: &Model, library: &Library) -> Vocabulary {
     Vocabulary {
         services: model.services.keys().cloned().collect(),
         hosts: model.site.hosts.keys().cloned().collect(),
-        runbooks: library.iter().map(|runbook| runbook.runbook.to_string()).collect(),
+        runbooks: library
+            .iter()
+            .map(|runbook| runbook.runbook.to_string())
+            .collect(),
     }
 }
 

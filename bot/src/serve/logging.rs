@@ -17,15 +17,28 @@ pub fn start(state_dir: &Path, console: bool, json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     let builder = fmt().with_env_filter(filter).with_target(false);
     let to_file = console && std::io::stdin().is_terminal();
-    let file = OpenOptions::new().create(true).append(true).open(state_dir.join(FILE));
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(state_dir.join(FILE));
     let started = match (to_file, file) {
-        (true, Ok(file)) => {
-            builder.with_ansi(false).with_writer(Mutex::new(file)).finish().try_init()
-        }
-        _ if json => builder.json().with_writer(std::io::stderr).finish().try_init(),
+        (true, Ok(file)) => builder
+            .with_ansi(false)
+            .with_writer(Mutex::new(file))
+            .finish()
+            .try_init(),
+        _ if json => builder
+            .json()
+            .with_writer(std::io::stderr)
+            .finish()
+            .try_init(),
         _ => {
             let ansi = std::io::stderr().is_terminal();
-            builder.with_ansi(ansi).with_writer(std::io::stderr).finish().try_init()
+            builder
+                .with_ansi(ansi)
+                .with_writer(std::io::stderr)
+                .finish()
+                .try_init()
         }
     };
     // Only tests start it twice.

@@ -68,8 +68,15 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
         adapters.push(console.clone());
     }
     // Taken before anything acts: a second bot, or another program on the port, is found out here.
-    let listener = web::bind(config.listen).await.map_err(|error| error.to_string())?;
-    let Assembled { bot, telling, healer, news } = assemble(ground, adapters.clone(), stop.clone()).await?;
+    let listener = web::bind(config.listen)
+        .await
+        .map_err(|error| error.to_string())?;
+    let Assembled {
+        bot,
+        telling,
+        healer,
+        news,
+    } = assemble(ground, adapters.clone(), stop.clone()).await?;
     let (batches, changes) = mpsc::channel(web::QUEUE);
     let figures = Arc::new(web::Figures::default());
     figures.started(Timestamp::now());
@@ -88,14 +95,24 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
     parts.spawn(async move { ended("web", web::serve(listener, web, token).await) });
     let (of, dir, token) = (bot.clone(), config.state_dir.clone(), stop.clone());
     parts.spawn(async move { ended("control socket", control::serve(of, &dir, token).await) });
-    let resumed = bot.jobs.resume_all().await.map_err(|error| error.to_string())?;
+    let resumed = bot
+        .jobs
+        .resume_all()
+        .await
+        .map_err(|error| error.to_string())?;
     tracing::info!(site = bot.model.site.name, listen = %config.listen, resumed = resumed.len(), "on duty");
     parts.spawn(tidy(bot.clone(), stop.clone()));
     let rooms = bot.team_rooms();
     let prefix = config.chat.prefix.clone();
-    let telling_news = healer_shell::tell_all(news, bot.store.clone(), bot.office.clone(), rooms, prefix);
+    let telling_news =
+        healer_shell::tell_all(news, bot.store.clone(), bot.office.clone(), rooms, prefix);
     let news_teller = tokio::spawn(telling_news);
-    parts.spawn(hear_alerts(bot.clone(), changes, figures.clone(), stop.clone()));
+    parts.spawn(hear_alerts(
+        bot.clone(),
+        changes,
+        figures.clone(),
+        stop.clone(),
+    ));
     let (senses, token) = (bot.senses.clone(), stop.clone());
     parts.spawn(async move { senses.watch(figures, token).await });
     let token = stop.clone();
@@ -133,7 +150,8 @@ fn listen(
     let (inbox, heard) = mpsc::channel(INBOX);
     let over = CancellationToken::new();
     for adapter in adapters {
-        let (adapter, inbox, stop, over) = (adapter.clone(), inbox.clone(), stop.clone(), over.clone());
+        let (adapter, inbox, stop, over) =
+            (adapter.clone(), inbox.clone(), stop.clone(), over.clone());
         parts.spawn(async move {
             adapter.listen(inbox, stop).await;
             if adapter.name() == chat::console::NAME {
@@ -154,9 +172,12 @@ fn listen(
 async fn handle_all(bot: Arc<Bot>, mut heard: mpsc::Receiver<Incoming>, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(COMMANDS_AT_ONCE));
     loop {
-        let incoming = tokio::select! { () = stop.cancelled() => return, heard = heard.recv() => heard };
+        let incoming =
+            tokio::select! { () = stop.cancelled() => return, heard = heard.recv() => heard };
         let Some(incoming) = incoming else { return };
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
         let bot = bot.clone();
         tokio::spawn(async move {
             bot.hear(incoming).await;
@@ -241,7 +262,9 @@ async fn hear_alerts(
             batch = changes.recv() => batch,
             () = tokio::time::sleep(HEARTBEAT) => continue,
         };
-        let (Some(batch), Some(healer)) = (batch, bot.ear.get()) else { return };
+        let (Some(batch), Some(healer)) = (batch, bot.ear.get()) else {
+            return;
+        };
         for (alert, change) in batch {
             if let Err(error) = healer.heard(alert, change).await {
                 tracing::error!(%error, "an alert is stored, but was not looked at");

@@ -67,16 +67,19 @@ impl Store {
         Ok(revision.unsigned_abs())
     }
 
-    /// What is to be sent now: most severe first, then what waits longest.
+    /// What is to be sent now to the rooms of an adapter (`ADAPTER:…`): most severe first, then what waits longest.
     pub async fn pending_messages(
         &self,
+        adapter: &str,
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<Message>, StoreError> {
         let rows = sqlx::query(
-            "SELECT * FROM messages WHERE wanted > sent AND next_try <= ? \
-             ORDER BY severity DESC, changed_at LIMIT ?",
+            "SELECT * FROM messages WHERE wanted > sent AND next_try <= ?2 \
+             AND substr(room, 1, length(?1) + 1) = ?1 || ':' \
+             ORDER BY severity DESC, changed_at LIMIT ?3",
         )
+        .bind(adapter)
         .bind(micros(now))
         .bind(limit)
         .fetch_all(&self.readers)

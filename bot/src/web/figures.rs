@@ -38,14 +38,23 @@ impl Figures {
     }
 
     pub fn beat(&self, now: Timestamp) {
-        *self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        *self
+            .heartbeat
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
     pub fn webhook_refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub fn webhook_taken(&self, source: &SourceName, alerts: usize, truncated: u64, now: Timestamp) {
+    pub fn webhook_taken(
+        &self,
+        source: &SourceName,
+        alerts: usize,
+        truncated: u64,
+        now: Timestamp,
+    ) {
         self.truncated.fetch_add(truncated, Ordering::Relaxed);
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = sources.entry(source.clone()).or_default();
@@ -56,7 +65,11 @@ impl Figures {
 
     /// When a source's last webhook came.
     pub fn last_webhook(&self, source: &SourceName) -> Option<Timestamp> {
-        self.sources.lock().unwrap_or_else(PoisonError::into_inner).get(source)?.last
+        self.sources
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(source)?
+            .last
     }
 
     /// The exposition format, version 0.0.4. Figures that the store does not give are left out, and the scrape says so.
@@ -65,37 +78,117 @@ impl Figures {
         let readable = store.count_firing().await;
         let jobs = store.jobs(true, u32::MAX).await;
         let incidents = store.open_incidents().await;
-        metric(&mut text, "nightshift_store_readable", "gauge", "Whether the store answers.", f64::from(u8::from(readable.is_ok())));
+        metric(
+            &mut text,
+            "nightshift_store_readable",
+            "gauge",
+            "Whether the store answers.",
+            f64::from(u8::from(readable.is_ok())),
+        );
         if let Ok(firing) = readable {
-            metric(&mut text, "nightshift_alerts_firing", "gauge", "Alerts that fire, as stored.", firing as f64);
+            metric(
+                &mut text,
+                "nightshift_alerts_firing",
+                "gauge",
+                "Alerts that fire, as stored.",
+                firing as f64,
+            );
         }
         if let Ok(jobs) = jobs {
-            metric(&mut text, "nightshift_jobs_open", "gauge", "Jobs that have not finished.", jobs.len() as f64);
+            metric(
+                &mut text,
+                "nightshift_jobs_open",
+                "gauge",
+                "Jobs that have not finished.",
+                jobs.len() as f64,
+            );
         }
         if let Ok(incidents) = incidents {
-            metric(&mut text, "nightshift_incidents_open", "gauge", "Incidents that are open.", incidents.len() as f64);
+            metric(
+                &mut text,
+                "nightshift_incidents_open",
+                "gauge",
+                "Incidents that are open.",
+                incidents.len() as f64,
+            );
         }
         let seconds = |at: Timestamp| at.as_millisecond() as f64 / 1000.0;
         if let Some(at) = *self.started.lock().unwrap_or_else(PoisonError::into_inner) {
-            metric(&mut text, "nightshift_start_time_seconds", "gauge", "When the bot started.", seconds(at));
+            metric(
+                &mut text,
+                "nightshift_start_time_seconds",
+                "gauge",
+                "When the bot started.",
+                seconds(at),
+            );
         }
-        let beat = *self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner);
+        let beat = *self
+            .heartbeat
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = beat {
-            metric(&mut text, "nightshift_heartbeat_timestamp_seconds", "gauge", "When the healer last turned; alert when it is old.", seconds(at));
+            metric(
+                &mut text,
+                "nightshift_heartbeat_timestamp_seconds",
+                "gauge",
+                "When the healer last turned; alert when it is old.",
+                seconds(at),
+            );
         }
-        metric(&mut text, "nightshift_clock_seconds", "gauge", "The bot's clock.", seconds(now));
-        metric(&mut text, "nightshift_webhooks_refused_total", "counter", "Webhooks without a right token or body.", self.refused.load(Ordering::Relaxed) as f64);
-        metric(&mut text, "nightshift_alerts_truncated_total", "counter", "Alerts that senders left out of webhooks.", self.truncated.load(Ordering::Relaxed) as f64);
+        metric(
+            &mut text,
+            "nightshift_clock_seconds",
+            "gauge",
+            "The bot's clock.",
+            seconds(now),
+        );
+        metric(
+            &mut text,
+            "nightshift_webhooks_refused_total",
+            "counter",
+            "Webhooks without a right token or body.",
+            self.refused.load(Ordering::Relaxed) as f64,
+        );
+        metric(
+            &mut text,
+            "nightshift_alerts_truncated_total",
+            "counter",
+            "Alerts that senders left out of webhooks.",
+            self.truncated.load(Ordering::Relaxed) as f64,
+        );
         let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        labelled(&mut text, "nightshift_webhooks_total", "counter", "Webhooks stored.", sources.iter().map(|(n, s)| (n, s.webhooks as f64)));
-        labelled(&mut text, "nightshift_alerts_received_total", "counter", "Alerts in them.", sources.iter().map(|(n, s)| (n, s.alerts as f64)));
-        labelled(&mut text, "nightshift_source_last_webhook_timestamp_seconds", "gauge", "When a source last sent.", sources.iter().filter_map(|(n, s)| Some((n, seconds(s.last?)))));
+        labelled(
+            &mut text,
+            "nightshift_webhooks_total",
+            "counter",
+            "Webhooks stored.",
+            sources.iter().map(|(n, s)| (n, s.webhooks as f64)),
+        );
+        labelled(
+            &mut text,
+            "nightshift_alerts_received_total",
+            "counter",
+            "Alerts in them.",
+            sources.iter().map(|(n, s)| (n, s.alerts as f64)),
+        );
+        labelled(
+            &mut text,
+            "nightshift_source_last_webhook_timestamp_seconds",
+            "gauge",
+            "When a source last sent.",
+            sources
+                .iter()
+                .filter_map(|(n, s)| Some((n, seconds(s.last?)))),
+        );
         text
     }
 }
 
 fn metric(text: &mut String, name: &str, kind: &str, help: &str, value: f64) {
-    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+    let _ = writeln!(
+        text,
+        "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
+    );
 }
 
 fn labelled<'a>(

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use figures::Figures;
 pub use token::Tokens;
+pub use webhook::stored;
 
 use crate::store::Store;
 
@@ -40,12 +41,19 @@ pub struct Web {
 /// Takes the address; fails at once when it is taken, before anything else starts.
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
-        io::Error::new(error.kind(), format!("expected to listen on {address}, found: {error}"))
+        io::Error::new(
+            error.kind(),
+            format!("expected to listen on {address}, found: {error}"),
+        )
     })
 }
 
 /// Serves until told to stop.
-pub async fn serve(listener: TcpListener, web: Arc<Web>, stop: CancellationToken) -> io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    web: Arc<Web>,
+    stop: CancellationToken,
+) -> io::Result<()> {
     axum::serve(listener, router(web))
         .with_graceful_shutdown(async move { stop.cancelled().await })
         .await
@@ -72,7 +80,11 @@ async fn ready(State(web): State<Arc<Web>>) -> Response {
 
 async fn metrics(State(web): State<Arc<Web>>) -> Response {
     let text = web.figures.render(&web.store, Timestamp::now()).await;
-    ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+    (
+        [("content-type", "text/plain; version=0.0.4; charset=utf-8")],
+        text,
+    )
+        .into_response()
 }
 
 #[cfg(test)]

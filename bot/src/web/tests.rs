@@ -27,7 +27,13 @@ async fn served(queue: usize) -> Served {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
     tokio::spawn(serve(listener, Arc::new(web), stop.clone()));
-    Served { url, batches, store, stop, _dir: dir }
+    Served {
+        url,
+        batches,
+        store,
+        stop,
+        _dir: dir,
+    }
 }
 
 impl Served {
@@ -41,7 +47,12 @@ impl Served {
     }
 
     async fn get(&self, path: &str) -> String {
-        reqwest::get(format!("{}{path}", self.url)).await.unwrap().text().await.unwrap()
+        reqwest::get(format!("{}{path}", self.url))
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap()
     }
 }
 
@@ -63,7 +74,10 @@ async fn a_webhook_is_stored_before_it_is_answered_and_a_resend_changes_nothing(
     assert_eq!(second[0].1, Change::Repeat);
     assert_eq!(served.store.count_firing().await.unwrap(), 1);
     let metrics = served.get("/metrics").await;
-    assert!(metrics.contains("nightshift_webhooks_total{source=\"am\"} 2"), "{metrics}");
+    assert!(
+        metrics.contains("nightshift_webhooks_total{source=\"am\"} 2"),
+        "{metrics}"
+    );
     assert_eq!(served.get("/readyz").await, "ready\n");
 }
 
@@ -78,7 +92,10 @@ async fn what_is_wrong_is_refused_and_nothing_is_stored() {
     assert_eq!(served.post("secret", huge).await.0, 413);
     assert_eq!(served.store.count_firing().await.unwrap(), 0);
     let metrics = served.get("/metrics").await;
-    assert!(metrics.contains("nightshift_webhooks_refused_total 2"), "{metrics}");
+    assert!(
+        metrics.contains("nightshift_webhooks_refused_total 2"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]

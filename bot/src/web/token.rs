@@ -11,7 +11,10 @@ pub struct Tokens(Vec<(SourceName, [u8; 32])>);
 impl Tokens {
     pub fn new(tokens: &[(String, Secret)]) -> Self {
         let digest = |(name, token): &(String, Secret)| {
-            (SourceName(name.clone()), Sha256::digest(token.reveal().as_bytes()).into())
+            (
+                SourceName(name.clone()),
+                Sha256::digest(token.reveal().as_bytes()).into(),
+            )
         };
         Self(tokens.iter().map(digest).collect())
     }
@@ -23,7 +26,10 @@ impl Tokens {
         let mut found = None;
         // All are compared, and each in full.
         for (name, known) in &self.0 {
-            let difference = known.iter().zip(&given).fold(0_u8, |sum, (a, b)| sum | (a ^ b));
+            let difference = known
+                .iter()
+                .zip(&given)
+                .fold(0_u8, |sum, (a, b)| sum | (a ^ b));
             if difference == 0 {
                 found = Some(name);
             }

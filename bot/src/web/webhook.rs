@@ -26,10 +26,16 @@ pub async fn alertmanager(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let authorization = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
     let Some(source) = web.tokens.source(authorization) else {
         web.figures.webhook_refused();
-        return (StatusCode::UNAUTHORIZED, "expected the bearer token of a configured source\n").into_response();
+        return (
+            StatusCode::UNAUTHORIZED,
+            "expected the bearer token of a configured source\n",
+        )
+            .into_response();
     };
     let now = Timestamp::now();
     let webhook = match parse_webhook(source, &body, now) {
@@ -51,7 +57,8 @@ pub async fn alertmanager(
             return busy(format!("{error}\n"));
         }
     };
-    web.figures.webhook_taken(source, batch.len(), webhook.truncated, now);
+    web.figures
+        .webhook_taken(source, batch.len(), webhook.truncated, now);
     if webhook.truncated > 0 {
         tracing::warn!(%source, truncated = webhook.truncated, "the sender left alerts out; raise its max_alerts");
     }
@@ -60,7 +67,12 @@ pub async fn alertmanager(
 }
 
 fn busy(why: String) -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, RETRY_AFTER)], why).into_response()
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        [(header::RETRY_AFTER, RETRY_AFTER)],
+        why,
+    )
+        .into_response()
 }
 
 /// Folds alerts into the store; durable when it returns. Repeats are in the batch too: they say that the source lives.
@@ -94,7 +106,10 @@ pub async fn keep(store: &Store, alerts: Vec<Alert>, now: Timestamp) -> Result<B
 
 fn row(alert: &Alert, now: Timestamp) -> AlertRow {
     AlertRow {
-        key: AlertKey { source: alert.source.0.clone(), fingerprint: alert.fingerprint.clone() },
+        key: AlertKey {
+            source: alert.source.0.clone(),
+            fingerprint: alert.fingerprint.clone(),
+        },
         name: alert.name.clone(),
         firing: alert.status == Status::Firing,
         starts_at: alert.starts_at,
@@ -105,6 +120,7 @@ fn row(alert: &Alert, now: Timestamp) -> AlertRow {
 
 /// Alerts as they were stored, for the healer's start.
 pub fn stored(rows: Vec<AlertRow>) -> Vec<Alert> {
-    rows.into_iter().filter_map(|row| serde_json::from_value(row.body).ok()).collect()
+    rows.into_iter()
+        .filter_map(|row| serde_json::from_value(row.body).ok())
+        .collect()
 }
-

@@ -7,8 +7,9 @@ use super::{Block, Message, Severity, Table, Tone};
 
 /// Cells of a progress bar in texts.
 const BAR_CELLS: u32 = 20;
-/// The longest text of one message, in bytes: a Matrix event may have 65,536, and ours carries text, HTML and an edit of both.
-pub const TEXT_LIMIT_BYTES: usize = 12_000;
+/// The longest text of one message, in bytes: an edit carries text and HTML twice, encryption makes a third more of it, and a
+/// Matrix event may have 65,536.
+pub const TEXT_LIMIT_BYTES: usize = 8_000;
 /// Width of tables where nobody knows the width of the reader's window.
 const PLAIN_WIDTH: u16 = 100;
 
@@ -197,11 +198,7 @@ fn text_table(table: &Table, width: u16, coloured: bool) -> String {
 /// For example `█████░░░░░ 5/10`.
 pub fn bar(done: u32, total: u32) -> String {
     let done = done.min(total);
-    let full = if total == 0 {
-        BAR_CELLS
-    } else {
-        done * BAR_CELLS / total
-    };
+    let full = (done * BAR_CELLS).checked_div(total).unwrap_or(BAR_CELLS);
     let (full, empty) = (full as usize, (BAR_CELLS - full) as usize);
     format!("{}{} {done}/{total}", "█".repeat(full), "░".repeat(empty))
 }
@@ -227,7 +224,7 @@ fn escaped(text: &str) -> String {
             '<' => html.push_str("&lt;"),
             '>' => html.push_str("&gt;"),
             '"' => html.push_str("&quot;"),
-            '\n' => html.push_str("\n"),
+            '\n' => html.push('\n'),
             c => html.push(c),
         }
     }

@@ -80,12 +80,13 @@ pub static CONDITIONS: &[Entry] = &[
                 .collect()
         },
         judge: |call, readings| {
-            all(call.hosts.iter().map(|host| {
-                match nothing_in_the_way(host, readings) {
+            all(call
+                .hosts
+                .iter()
+                .map(|host| match nothing_in_the_way(host, readings) {
                     Ok(()) => holds(format!("nothing runs on {host}")),
                     Err(judgement) => judgement,
-                }
-            }))
+                }))
         },
     },
     Entry {

@@ -456,7 +456,7 @@ fn checked_uuid(text: &str) -> Result<&str, String> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Processes {
     pub servers: Vec<ServerProcess>,
-    /// Programs of a state transfer or a backup that run now.
+    /// Programs of a state transfer, a backup or an installation that run now: not the moment to touch the data.
     pub transfers: Vec<String>,
 }
 
@@ -497,6 +497,11 @@ pub fn parse_processes(result: &ProbeResult) -> Result<Processes, String> {
         if name == "mariadbd" || name == "mysqld" {
             let options: Vec<String> = words.map(|word| word.replace('_', "-")).collect();
             let has = |option: &str| options.iter().any(|word| word == option);
+            // The package's installation lets the server write its first tables and end.
+            if has("--bootstrap") {
+                found.transfers.push(format!("{name} --bootstrap"));
+                continue;
+            }
             let number = |text: &str| {
                 text.parse::<u64>()
                     .map_err(|_| format!("expected a number; found {text:?}"))
@@ -692,6 +697,13 @@ mod tests {
         ))
         .unwrap();
         assert!(recovering.servers[0].recovering);
+        let installing =
+            "9 1 mariadbd /usr/sbin/mariadbd --datadir=/var/lib/mysql --bootstrap --skip-grant\n";
+        let installing = parse_processes(&exited(0, installing, "")).unwrap();
+        assert_eq!(
+            (installing.servers.len(), installing.transfers.len()),
+            (0, 1)
+        );
     }
 
     #[test]

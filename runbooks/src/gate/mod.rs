@@ -120,7 +120,8 @@ pub struct Answer {
 
 /// All gates, in order.
 pub fn evaluate(input: &GateInput<'_>) -> Vec<Answer> {
-    let gates: [(GateId, fn(&GateInput<'_>) -> Gate); 13] = [
+    type Rule = fn(&GateInput<'_>) -> Gate;
+    let gates: [(GateId, Rule); 13] = [
         (GateId::G1, evidence::fresh),
         (GateId::G2, evidence::two_sources),
         (GateId::G3, evidence::monitoring),

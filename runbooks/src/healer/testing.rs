@@ -160,7 +160,11 @@ impl Hosts for World {
         });
         if self.now(|now| now.stuck) {
             let what = "exit status 1".to_owned();
-            return Ok(Outcome::Failed { at: None, what, output: None });
+            return Ok(Outcome::Failed {
+                at: None,
+                what,
+                output: None,
+            });
         }
         Ok(Outcome::Done {
             changed: vec![],
@@ -667,7 +671,9 @@ async fn a_command_that_fails_pages() {
     stage.world.now(|now| now.stuck = true);
     stage.break_cache("h3").await;
     let unproven = stage.until("unproven").await;
-    assert!(matches!(&unproven.state, State::Unproven { why, .. } if why.contains("start memcached on h3")));
+    assert!(
+        matches!(&unproven.state, State::Unproven { why, .. } if why.contains("start memcached on h3"))
+    );
 }
 
 #[tokio::test]

@@ -160,13 +160,23 @@ fn ruleset(faults: &[&Fault]) -> String {
                 to,
                 one_way: false,
             } => {
-                rules += &format!("iifname {} oifname {} drop\n", ports(from), ports(to));
-                rules += &format!("iifname {} oifname {} drop\n", ports(to), ports(from));
+                rules.push_str(&format!(
+                    "iifname {} oifname {} drop\n",
+                    ports(from),
+                    ports(to)
+                ));
+                rules.push_str(&format!(
+                    "iifname {} oifname {} drop\n",
+                    ports(to),
+                    ports(from)
+                ));
             }
             // Without ARP, one closed way would soon close the other too.
             Fault::Partition { from, to, .. } => {
                 let (from, to) = (ports(from), ports(to));
-                rules += &format!("iifname {from} oifname {to} ether type != arp drop\n");
+                rules.push_str(&format!(
+                    "iifname {from} oifname {to} ether type != arp drop\n"
+                ));
             }
             Fault::Loss { percent, from, to } => {
                 let others = if to.is_empty() {
@@ -176,18 +186,18 @@ fn ruleset(faults: &[&Fault]) -> String {
                 };
                 let from = ports(from);
                 let lose = format!("numgen random mod 100 < {percent} drop");
-                rules += &format!("iifname {from} oifname {others} {lose}\n");
-                rules += &format!("iifname {others} oifname {from} {lose}\n");
+                rules.push_str(&format!("iifname {from} oifname {others} {lose}\n"));
+                rules.push_str(&format!("iifname {others} oifname {from} {lose}\n"));
             }
             _ => {}
         }
     }
     let mut text = format!("table bridge {TABLE} {{}}\ndelete table bridge {TABLE}\n");
     if !rules.is_empty() {
-        text += &format!(
+        text.push_str(&format!(
             "table bridge {TABLE} {{\nchain faults {{\n\
              type filter hook forward priority 0; policy accept;\n{rules}}}\n}}\n"
-        );
+        ));
     }
     text
 }

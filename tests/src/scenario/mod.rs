@@ -30,7 +30,7 @@ const PROGRAM_LIMIT: Duration = Duration::from_secs(1800);
 pub(crate) fn capture(command: &mut Command) -> crate::Result<String> {
     let output = command::capture(command, b"", PROGRAM_LIMIT)?;
     if output.status.success() {
-        return Ok(output.stdout + &output.stderr);
+        return Ok(format!("{}{}", output.stdout, output.stderr));
     }
     Err(command::failure(command, &output))
 }

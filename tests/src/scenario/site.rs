@@ -83,10 +83,10 @@ fn site(lab: &Lab, hosts: &[Host], changes: &Changes) -> anyhow::Result<String> 
     );
     for (number, host) in hosts.iter().enumerate() {
         let address = host.address();
-        text += &format!(
+        text.push_str(&format!(
             "  {host}: {{address: {address}, groups: [control], rack: r{}}}\n",
             number + 1
-        );
+        ));
     }
     text += "services:\n";
     if changes.services.is_empty() && changes.settings.is_empty() {
@@ -94,7 +94,7 @@ fn site(lab: &Lab, hosts: &[Host], changes: &Changes) -> anyhow::Result<String> 
     } else {
         for (name, placement) in changed_services(changes)? {
             // JSON is YAML.
-            text += &format!("  {name}: {placement}\n");
+            text.push_str(&format!("  {name}: {placement}\n"));
         }
     }
     Ok(text)

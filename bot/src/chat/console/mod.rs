@@ -135,8 +135,10 @@ impl ChatAdapter for Console {
     }
 
     async fn deliver(&self, post: &Post) -> Result<String, ChatError> {
-        let mut delivered =
-            self.delivered.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut delivered = self
+            .delivered
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some((_, id)) = delivered.iter().find(|(key, _)| *key == post.key) {
             return Ok(id.clone());
         }

@@ -45,7 +45,7 @@ async fn events_come_back_in_order_after_the_store_was_opened_again() {
         .await
         .unwrap();
     store.append(&id, 1, at(1), &leased(7)).await.unwrap();
-    assert_eq!(store.unfinished().await.unwrap(), [id.clone()]);
+    assert_eq!(store.unfinished().await.unwrap(), std::slice::from_ref(&id));
     store.close().await;
 
     let store = Store::open(dir.path()).await.unwrap();

@@ -54,13 +54,13 @@ async fn say(store: &Store, key: &MessageKey, text: &str, now: i64) -> u64 {
 async fn a_message_is_edited_in_place_and_nothing_wanted_is_lost() {
     let (_dir, store) = open().await;
     let key = MessageKey {
-        room: "!ops".into(),
+        room: "matrix:!ops".into(),
         subject: "job:j1".into(),
     };
     assert_eq!(say(&store, &key, "one", 1).await, 1);
     assert_eq!(say(&store, &key, "one", 2).await, 1, "the same words again");
     assert_eq!(say(&store, &key, "two", 3).await, 2);
-    let pending = store.pending_messages(at(4), 10).await.unwrap();
+    let pending = store.pending_messages("matrix", at(4), 10).await.unwrap();
     assert_eq!(
         (pending.len(), pending[0].wanted, &pending[0].body),
         (1, 2, &json!("two"))
@@ -68,13 +68,16 @@ async fn a_message_is_edited_in_place_and_nothing_wanted_is_lost() {
 
     // The server is away: it waits, and more severe words overtake it.
     store.message_failed(&key, "503", at(60)).await.unwrap();
-    assert_eq!(store.pending_messages(at(59), 10).await.unwrap(), []);
+    assert_eq!(
+        store.pending_messages("matrix", at(59), 10).await.unwrap(),
+        []
+    );
     let urgent = MessageKey {
         subject: "incident:i1".into(),
         ..key.clone()
     };
     store.say(&urgent, 9, &json!("down"), at(50)).await.unwrap();
-    let pending = store.pending_messages(at(61), 10).await.unwrap();
+    let pending = store.pending_messages("matrix", at(61), 10).await.unwrap();
     assert_eq!(pending[0].key, urgent);
     assert_eq!(
         (pending[1].tries, pending[1].error.as_deref()),
@@ -84,14 +87,14 @@ async fn a_message_is_edited_in_place_and_nothing_wanted_is_lost() {
     // Revision 2 was sent while revision 3 was being said.
     assert_eq!(say(&store, &key, "three", 62).await, 3);
     store.message_sent(&key, 2, "$event").await.unwrap();
-    let pending = store.pending_messages(at(63), 10).await.unwrap();
+    let pending = store.pending_messages("matrix", at(63), 10).await.unwrap();
     assert!(
         pending
             .iter()
             .any(|message| message.key == key && message.sent == 2)
     );
     store.message_sent(&key, 3, "$event").await.unwrap();
-    let subject = store.subject_of("!ops", "$event").await.unwrap();
+    let subject = store.subject_of("matrix:!ops", "$event").await.unwrap();
     assert_eq!(subject.as_deref(), Some("job:j1"));
     assert_eq!(store.prune_messages(at(90)).await.unwrap(), 1);
 }

@@ -363,7 +363,7 @@ fn webhooks_that_are_wrong() {
         assert_eq!(alerts["data"][0]["name"], "NobodyKnowsThis", "{alerts}");
         let told = lab::wait::until("the incident", std::time::Duration::from_secs(30), || {
             let incidents = installation.ask(&["incidents"]).unwrap();
-            let first = &incidents["data"]["incidents"][0];
+            let first = &incidents["data"][0];
             if first["state"]["state"] == "tell_only" {
                 Ok(first.clone())
             } else {
