@@ -21,8 +21,8 @@ const UPLOAD_TIMEOUT: Duration = Duration::from_secs(60);
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// After this a session that does not close is left to its own end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// A login shell says this when a program does not exist (127) or cannot be run (126: a half copy).
-const NO_PROGRAM: [i32; 2] = [126, 127];
+/// A login shell says this when a program is there but cannot be run: a half copy.
+const CANNOT_RUN: i32 = 126;
 
 type Child = openssh::Child<Arc<Session>>;
 
@@ -101,15 +101,17 @@ impl Live {
             }))),
             Ok(Ok(Reply::Refused { why })) => Err(protocol("the agent's hello", why)),
             Ok(Ok(_)) => Err(protocol("the agent's hello", "another reply".to_owned())),
-            Ok(Err(broken)) => match timeout(HELLO_TIMEOUT, child.wait()).await {
-                Ok(Ok(status)) if status.code().is_some_and(|code| NO_PROGRAM.contains(&code)) => {
-                    Ok(Greeting::Missing)
-                }
+            Ok(Err(_)) => match timeout(HELLO_TIMEOUT, child.wait()).await {
+                Ok(ended) if is_missing(&ended) => Ok(Greeting::Missing),
                 Ok(Ok(status)) => Err(protocol(
                     "the agent's hello",
                     format!("its end with {status}"),
                 )),
-                _ => Err(protocol("the agent's hello", format!("{broken:?}"))),
+                Ok(Err(error)) => Err(protocol("the agent's hello", words(&error))),
+                Err(_) => Err(protocol(
+                    "the agent's hello",
+                    "its closed output".to_owned(),
+                )),
             },
             Err(_) => Err(HostError::TimedOut {
                 host: target.host.clone(),
@@ -134,6 +136,15 @@ impl Live {
         if let Some(session) = Arc::into_inner(self.session) {
             let _ = timeout(CLOSE_TIMEOUT, session.close()).await;
         }
+    }
+}
+
+/// Whether the shell found no program that it can run. The client library turns 127 into an error of its own.
+fn is_missing(ended: &Result<std::process::ExitStatus, openssh::Error>) -> bool {
+    match ended {
+        Ok(status) => status.code() == Some(CANNOT_RUN),
+        Err(openssh::Error::Remote(error)) => error.kind() == std::io::ErrorKind::NotFound,
+        Err(_) => false,
     }
 }
 
