@@ -7,7 +7,7 @@ mod signs;
 use std::{
     fs,
     io::{self, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     sync::{
         Arc,
@@ -35,7 +35,14 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The configuration cannot be read or the address cannot be listened on.
 pub fn serve(root: &Root, config: &str) -> Result<(), String> {
     let config = read_config(Path::new(config))?;
-    let listener = TcpListener::bind(&config.listen)
+    // Parsed here: looking a name up would bring the C library's resolver into a static program.
+    let address: SocketAddr = config.listen.parse().map_err(|_| {
+        format!(
+            "expected ADDRESS:PORT to listen on, found {:?}",
+            config.listen
+        )
+    })?;
+    let listener = TcpListener::bind(address)
         .map_err(|error| format!("expected to listen on {}, found: {error}", config.listen))?;
     let (root, config) = (Arc::new(root.clone()), Arc::new(config));
     let busy = Arc::new(AtomicUsize::new(0));
