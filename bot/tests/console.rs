@@ -213,10 +213,10 @@ fn everything_that_is_wrong_is_told_at_once_with_its_place() {
     assert_eq!(output.status.code(), Some(2));
     let said = text(&output.stderr);
     for expected in [
-        "nightshift.yaml:4",
         "nightshift.yaml:5",
-        "ann",
         "approval_minutes",
+        "nightshift.yaml:6",
+        "listen",
     ] {
         assert!(said.contains(expected), "no {expected:?} in\n{said}");
     }

@@ -155,7 +155,7 @@ async fn a_host_that_fails_or_says_half_is_refused_and_the_rest_is_planned() {
         "{refused:?}"
     );
     assert!(
-        says("cache on ctl2: the host cannot be reached: expected 12 observations, found 11"),
+        says("cache on ctl2: the host cannot be reached: expected 14 observations, found 13"),
         "{refused:?}"
     );
     assert!(
