@@ -91,12 +91,16 @@ fn variable(name: &str) -> Result<String, String> {
     env::var(name).map_err(|error| format!("expected {name} from cargo, found: {error}"))
 }
 
-/// The build directory is marked by cargo; all its profiles share what is kept there.
+/// The build directory, which all its profiles share. Cargo marks it when it makes it itself; a directory that was there before has no
+/// mark, and lies four levels above (`PROFILE/build/PACKAGE-HASH/out`).
 fn shared_place(out: &Path) -> PathBuf {
     let marked = out
         .ancestors()
         .find(|dir| dir.join("CACHEDIR.TAG").exists());
-    marked.unwrap_or(out).join("nightshift-agent")
+    marked
+        .or_else(|| out.ancestors().nth(4))
+        .unwrap_or(out)
+        .join("agent-builds")
 }
 
 /// Copies aside and renames: another build may read at the same time.

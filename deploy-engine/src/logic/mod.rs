@@ -1,4 +1,4 @@
-//! How a service is started and rolled, member by member. Most services take [`plain`]; those that form a cluster in their
+//! How a service is started and rolled, member by member. Most services take `plain`; those that form a cluster in their
 //! own way have a file of their own and a line in [`registry`].
 //!
 //! A logic is pure: from what is to change and what probes read it drafts steps. The planner puts them into the job, where
