@@ -156,10 +156,11 @@ async fn install(target: &Target, session: &Arc<Session>) -> Result<(), HostErro
         found,
     };
     let aside = format!("{}.new-{:016x}", agent_path(), rand::random::<u64>());
-    // `install` makes the directories, opens the file for root alone, and copies its standard input.
+    // `install` makes the directories and copies its standard input. Others may run the program, the signs exporter under its own
+    // user does; only root may write it.
     run(
         session,
-        &["install", "-D", "-m", "0700", "/dev/stdin", &aside],
+        &["install", "-D", "-m", "0755", "/dev/stdin", &aside],
         Some(AGENT),
         UPLOAD_TIMEOUT,
     )
