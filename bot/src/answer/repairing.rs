@@ -19,26 +19,46 @@ use crate::{
 /// Closed incidents are looked through for an id this far back, in days, and so many.
 const CLOSED_DAYS: i64 = 30;
 const CLOSED_MAX: u32 = 500;
+/// `incidents` shows what was opened so long ago and is closed, and so many of them.
+const CLOSED_SHOWN: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
+const CLOSED_LISTED: u32 = 20;
 /// Repairs of a runbook that `trust` counts.
 const REPAIRS_COUNTED: u32 = 50;
 
 impl Bot {
+    /// Open ones, and what was closed since yesterday: the first thing that a person asks in the morning.
     pub(super) async fn incidents(&self) -> Result<Answer, Answer> {
         let now = Timestamp::now();
         let open = self.open_incidents().await?;
+        let closed = self.closed_incidents(now - CLOSED_SHOWN).await?;
         let message = match open.len() {
             0 => Message::new(Severity::Good, "No incident is open"),
             1 => Message::new(Severity::Attention, "1 incident is open"),
             count => Message::new(Severity::Attention, format!("{count} incidents are open")),
         };
-        let message = if open.is_empty() {
-            message
-        } else {
-            message
-                .table(heal::incidents_table(&open, now))
-                .hint("why INCIDENT tells more")
-        };
-        Ok(Answer::new(message).with(open))
+        let mut message = message;
+        if !open.is_empty() {
+            message = message.table(heal::incidents_table(&open, now));
+        }
+        if !closed.is_empty() {
+            message = message
+                .line(format!("closed since yesterday: {}", closed.len()))
+                .table(heal::incidents_table(&closed, now));
+        }
+        let all: Vec<_> = open.iter().chain(&closed).collect();
+        if !all.is_empty() {
+            message = message.hint("why INCIDENT tells more");
+        }
+        Ok(Answer::new(message).with(json!({ "incidents": all })))
+    }
+
+    /// The newest first.
+    async fn closed_incidents(&self, since: Timestamp) -> Result<Vec<Incident>, Answer> {
+        let rows = self.store.incidents_since(since, CLOSED_LISTED).await?;
+        let closed = rows.into_iter().filter(|row| row.closed_at.is_some());
+        Ok(closed
+            .filter_map(|row| serde_json::from_value(row.body).ok())
+            .collect())
     }
 
     pub(super) async fn open_incidents(&self) -> Result<Vec<Incident>, Answer> {
@@ -95,8 +115,26 @@ impl Bot {
         match self.find_incident(id).await? {
             Some(incident) => {
                 let record = heal::decision_of(&self.store, &incident.id.0).await?;
-                let message = heal::decision_message(&incident, record.as_ref(), Timestamp::now());
-                Ok(Answer::new(message).with(json!({ "incident": incident, "decision": record })))
+                let now = Timestamp::now();
+                let mut message = heal::decision_message(&incident, record.as_ref(), now);
+                let history = heal::history_of(&self.store, &incident.id).await?;
+                if !history.is_empty() {
+                    message = message.table(heal::history_table(&history, now));
+                }
+                let mut repairs = Vec::new();
+                for job in &incident.jobs {
+                    repairs.extend(self.store.repair(job).await?);
+                }
+                if !repairs.is_empty() {
+                    message = message.table(heal::repairs_table(&repairs, now));
+                }
+                let decisions: Vec<_> = history
+                    .iter()
+                    .map(|entry| json!({ "at": entry.at, "decision": entry.body["decision"], "gates": entry.body["gates"] }))
+                    .collect();
+                Ok(Answer::new(message).with(json!({
+                    "incident": incident, "decision": record, "decisions": decisions, "repairs": repairs,
+                })))
             }
             None => self
                 .show_job(id)

@@ -39,6 +39,14 @@ pub fn check(path: &Path, json: bool) -> Outcome {
     if let Some(config) = &config {
         check_runbooks(path, config, &mut errors);
     }
+    if let (Some(config), Some(model)) = (&config, &model) {
+        let file = path.display().to_string();
+        let wrong = config::check_site_tokens(config, &model.secret_names());
+        let wrong = wrong
+            .into_iter()
+            .map(|why| Diagnostic::whole_file(&file, why));
+        errors.0.extend(wrong);
+    }
     if json {
         println!("{:#}", report(&errors, model.as_ref()));
     } else if errors.0.is_empty() {

@@ -89,7 +89,7 @@ async fn running_bot(invocation: &Invocation, line: &str) -> Option<Outcome> {
 async fn alone(invocation: &Invocation) -> Result<(Assembled, CancellationToken), Outcome> {
     let ground = ground(&invocation.config).await.map_err(wrong)?;
     let stop = CancellationToken::new();
-    let assembled = assemble(&ground, Vec::new(), stop.clone())
+    let assembled = assemble(&ground, Vec::new(), Default::default(), stop.clone())
         .await
         .map_err(wrong)?;
     // The lock must outlive everything that is done under it: the process.

@@ -7,7 +7,7 @@ use std::{
 
 use deploy_engine::model::{Diagnostics, load_document};
 
-use super::{Config, Secret};
+use super::{Config, Secret, SecretSource, TokenSource};
 
 /// A configuration whose paths are resolved and whose secrets were read.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct Loaded {
     pub config: Config,
     /// Name of the source → its webhook token.
     pub webhook_tokens: Vec<(String, Secret)>,
+    /// Name of the source → the site's secret that is its webhook token.
+    pub site_tokens: Vec<(String, String)>,
     pub matrix_password: Option<Secret>,
 }
 
@@ -39,7 +41,7 @@ pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
     let mut config = document.value.clone();
     resolve_paths(&mut config, &base);
 
-    let mut webhook_tokens = Vec::new();
+    let (mut webhook_tokens, mut site_tokens) = (Vec::new(), Vec::new());
     let mut names = BTreeSet::new();
     for (index, source) in config.sources.alertmanager.iter().enumerate() {
         let at = [
@@ -52,7 +54,15 @@ pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
                 .0
                 .push(document.error_at(&at, format!("the name `{}` is used twice", source.name)));
         }
-        match source.token.read(&base) {
+        let read = match &source.token {
+            TokenSource::Site(secret) => {
+                site_tokens.push((source.name.clone(), secret.clone()));
+                continue;
+            }
+            TokenSource::File(path) => SecretSource::File(path.clone()).read(&base),
+            TokenSource::Credential(name) => SecretSource::Credential(name.clone()).read(&base),
+        };
+        match read {
             Ok(token) => webhook_tokens.push((source.name.clone(), token)),
             Err(why) => errors.0.push(document.error_at(&at, why)),
         }
@@ -85,11 +95,25 @@ pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
         Ok(Loaded {
             config,
             webhook_tokens,
+            site_tokens,
             matrix_password,
         })
     } else {
         Err(errors)
     }
+}
+
+/// What is wrong with webhook tokens that are secrets of the site.
+pub fn check_site_tokens(config: &Config, known: &BTreeSet<String>) -> Vec<String> {
+    let wrong = |source: &super::AlertmanagerSource| match &source.token {
+        TokenSource::Site(secret) if !known.contains(secret) => Some(format!(
+            "sources: alertmanager `{}`: token: expected a secret of the site's services, found `{secret}`; \
+             is the service deployed here? Otherwise name a `file` or a `credential`",
+            source.name
+        )),
+        _ => None,
+    };
+    config.sources.alertmanager.iter().filter_map(wrong).collect()
 }
 
 fn resolve_paths(config: &mut Config, base: &Path) {

@@ -5,7 +5,6 @@ mod secret;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
-use deploy_engine::model::Secs;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +12,8 @@ use crate::{
     command::Trust,
     rights::{Identity, Role},
 };
-pub use load::{Loaded, load, read};
-pub use secret::{Secret, SecretSource};
+pub use load::{Loaded, check_site_tokens, load, read};
+pub use secret::{Secret, SecretSource, TokenSource};
 
 /// The configuration of one bot. Paths are relative to the file.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -77,8 +76,9 @@ pub struct AlertmanagerSource {
     #[serde(default)]
     #[schemars(regex(pattern = r"^https?://"))]
     pub url: Option<String>,
-    /// The bearer token that its webhooks carry.
-    pub token: SecretSource,
+    /// The bearer token that its webhooks carry; by default that of the Alertmanager which this site deploys.
+    #[serde(default)]
+    pub token: TokenSource,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -179,9 +179,10 @@ pub struct Automation {
     /// Runbooks of class A* (guarded) that this site wants: without this they only ask.
     #[serde(default)]
     pub opt_in: Vec<String>,
-    /// Runbook → how long its proof must hold, in seconds. For drills; the runbooks' own times are the safe ones.
+    /// Runbook → setting → value: its own settings, and `settle` and `deadline` of its proof, for example
+    /// `MEM-1: {settle: 30s}`. For drills and with care; the runbooks' own times are the safe ones.
     #[serde(default)]
-    pub settle_seconds: BTreeMap<String, Secs>,
+    pub settings: BTreeMap<String, BTreeMap<String, serde_json::Value>>,
 }
 
 impl Default for Automation {
@@ -190,7 +191,7 @@ impl Default for Automation {
             default: default_trust(),
             runbooks: BTreeMap::new(),
             opt_in: Vec::new(),
-            settle_seconds: BTreeMap::new(),
+            settings: BTreeMap::new(),
         }
     }
 }

@@ -19,6 +19,25 @@ pub enum SecretSource {
     Credential(String),
 }
 
+/// Where a webhook's token comes from. Exactly one of all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum TokenSource {
+    /// A file that others cannot read; relative to the configuration.
+    File(PathBuf),
+    /// The name in `LoadCredential=` of the systemd unit.
+    Credential(String),
+    /// A secret of the site, `SERVICE.SECRET`: what a deploy gave to the sender.
+    Site(String),
+}
+
+impl Default for TokenSource {
+    /// What a deploy of the service `alertmanager` gives to it.
+    fn default() -> Self {
+        Self::Site("alertmanager.webhook".to_owned())
+    }
+}
+
 /// A secret's value. Never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);

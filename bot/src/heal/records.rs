@@ -24,6 +24,10 @@ use crate::{
 const DECISIONS: &str = "decision";
 /// Alerts that are looked at after a restart; more at once is a storm, in which nothing is done.
 const ALERTS_MAX: u32 = 20_000;
+/// The action of a decision in the audit log.
+const DECIDED: &str = "decide";
+/// Decisions of one incident that are looked back on; an incident that waits for hours makes a new one for each new reason only.
+const HISTORY_MAX: u32 = 100;
 /// Who acts when nobody asked.
 const AUTOMATION: &str = "automation";
 
@@ -43,6 +47,24 @@ pub async fn decision_of(
 ) -> Result<Option<DecisionRecord>, StoreError> {
     let text = store.get(DECISIONS, incident).await?;
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+}
+
+/// The target of an incident in the audit log.
+fn audited(incident: &IncidentId) -> String {
+    format!("incident:{incident}")
+}
+
+/// What was decided about an incident, oldest first; the same answer again and again is there once.
+pub async fn history_of(
+    store: &Store,
+    incident: &IncidentId,
+) -> Result<Vec<AuditEntry>, StoreError> {
+    let mut entries = store
+        .audit_log(Some(&audited(incident)), HISTORY_MAX)
+        .await?;
+    entries.retain(|entry| entry.action == DECIDED);
+    entries.reverse();
+    Ok(entries)
 }
 
 /// The incident as the store lists it.
@@ -107,8 +129,8 @@ impl Records for BotRecords {
         let entry = AuditEntry {
             at: decision.at,
             who: AUTOMATION.to_owned(),
-            action: "decide".to_owned(),
-            target: format!("incident:{}", decision.incident),
+            action: DECIDED.to_owned(),
+            target: audited(&decision.incident),
             body: json!({ "decision": decision.decision, "gates": decision.gates }),
         };
         self.store.audit(&entry).await.map_err(failed)

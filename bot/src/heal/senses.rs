@@ -31,12 +31,13 @@ pub struct Senses {
     webhooks: Vec<SourceName>,
     alertmanagers: Vec<AlertmanagerClient>,
     prometheus: Vec<PrometheusSource>,
+    figures: Arc<Figures>,
 }
 
 impl Senses {
     /// # Errors
     /// An address that is none.
-    pub fn new(sources: &Sources) -> Result<Self, SourceError> {
+    pub fn new(sources: &Sources, figures: Arc<Figures>) -> Result<Self, SourceError> {
         let name = |name: &str| SourceName(name.to_owned());
         let mut health = Vec::new();
         let mut sense = |source: SourceName, shows: &str, expected_every| {
@@ -72,26 +73,32 @@ impl Senses {
             webhooks,
             alertmanagers,
             prometheus,
+            figures,
         })
     }
 
     pub fn blind_spots(&self, now: Timestamp) -> Vec<BlindSpot> {
+        let refused = self.figures.last_unauthorised();
+        for source in &self.webhooks {
+            self.change(source, |health| {
+                health.last_success = self.figures.last_webhook(source);
+                health.last_error = refused.map(|at| {
+                    let why = "webhooks come with a token that is not the configured one";
+                    (at, why.to_owned())
+                });
+            });
+        }
         blind::report(self.lock().iter(), now)
     }
 
     /// Asks every source now and then, until told to stop.
-    pub async fn watch(&self, figures: Arc<Figures>, stop: CancellationToken) {
+    pub async fn watch(&self, stop: CancellationToken) {
         loop {
             for client in &self.alertmanagers {
                 self.note(client.name(), client.silences().await.map(drop));
             }
             for source in &self.prometheus {
                 self.note(source.name(), source.target_health().await.map(drop));
-            }
-            for source in &self.webhooks {
-                if let Some(at) = figures.last_webhook(source) {
-                    self.change(source, |health| health.succeeded(at));
-                }
             }
             tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(ASK_EVERY) => {} }
         }

@@ -1,7 +1,5 @@
 //! The configuration's words about automation as the healer's settings.
 
-use std::collections::BTreeMap;
-
 use runbooks::{format::RunbookId, healer::HealSettings, trust::Mode};
 
 use crate::{command::Trust, config::Automation, store::TrustMode};
@@ -34,10 +32,10 @@ fn configured(trust: Trust) -> Mode {
 /// The section `automation`.
 pub fn heal_settings(automation: &Automation) -> HealSettings {
     let id = |name: &String| RunbookId(name.clone());
-    let settle = automation.settle_seconds.iter().map(|(runbook, seconds)| {
-        let settle = serde_json::Value::from(format!("{}s", seconds.0));
-        (id(runbook), BTreeMap::from([("settle".to_owned(), settle)]))
-    });
+    let settings = automation
+        .settings
+        .iter()
+        .map(|(runbook, own)| (id(runbook), own.clone()));
     HealSettings {
         mode: configured(automation.default),
         modes: automation
@@ -46,7 +44,7 @@ pub fn heal_settings(automation: &Automation) -> HealSettings {
             .map(|(name, mode)| (id(name), configured(*mode)))
             .collect(),
         opt_in: automation.opt_in.iter().map(id).collect(),
-        settings: settle.collect(),
+        settings: settings.collect(),
         ..HealSettings::default()
     }
 }

@@ -9,7 +9,10 @@ use runbooks::{
     storm::Storm,
 };
 
-use crate::wording::{Cell, Message, Severity, Table, Tone, ago, duration};
+use crate::{
+    store::{AuditEntry, Repair, RepairOutcome},
+    wording::{Cell, Message, Severity, Table, Tone, ago, duration},
+};
 
 /// Alerts named in the message of an incident.
 const ALERTS_SHOWN: usize = 8;
@@ -160,6 +163,55 @@ pub fn decision_message(
     } else {
         message.table(table)
     }
+}
+
+/// Decisions about an incident, oldest first.
+pub fn history_table(entries: &[AuditEntry], now: Timestamp) -> Table {
+    let mut table = Table::new(&["decided", "what"]);
+    for entry in entries {
+        let decision = serde_json::from_value::<Decision>(entry.body["decision"].clone());
+        let (words, tone) = match &decision {
+            Ok(decision) => (decision_words(decision), decision_tone(decision)),
+            Err(_) => ("in words of another version".to_owned(), Tone::Dim),
+        };
+        table.row([ago(entry.at, now).into(), Cell::new(words, tone)]);
+    }
+    table
+}
+
+fn decision_tone(decision: &Decision) -> Tone {
+    match decision {
+        Decision::Act { .. } => Tone::Good,
+        Decision::Refuse { .. } => Tone::Bad,
+        Decision::Ask { .. } | Decision::Hold { .. } => Tone::Warn,
+        Decision::Shadow { .. } | Decision::TellOnly { .. } => Tone::Plain,
+    }
+}
+
+/// Repairs that were tried, oldest first.
+pub fn repairs_table(repairs: &[Repair], now: Timestamp) -> Table {
+    let mut table = Table::new(&["repair", "runbook", "by", "started", "took", "outcome"]);
+    for repair in repairs {
+        let took = repair
+            .ended_at
+            .map(|at| duration(at.duration_since(repair.at)));
+        let (word, tone) = match repair.outcome {
+            None => ("running", Tone::Warn),
+            Some(RepairOutcome::Verified) => ("proven", Tone::Good),
+            Some(RepairOutcome::Unverified) => ("not proven", Tone::Bad),
+            Some(RepairOutcome::Refused) => ("refused", Tone::Warn),
+            Some(RepairOutcome::Cancelled) => ("cancelled", Tone::Warn),
+        };
+        table.row([
+            repair.job.clone().into(),
+            repair.runbook.clone().into(),
+            repair.by.clone().into(),
+            ago(repair.at, now).into(),
+            took.unwrap_or_default().into(),
+            Cell::new(word, tone),
+        ]);
+    }
+    table
 }
 
 /// Characters of one reading in a chat; the whole is in the JSON answer.

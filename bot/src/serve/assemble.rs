@@ -6,7 +6,7 @@ use deploy_engine::{
     model::Model,
     runner::{Context, HostEvidence, JobObserver, Runner, StepGate, SystemClock},
     secrets::SecretStore,
-    transport::{Hosts, SshHosts},
+    transport::{Hosts, Secrets, SshHosts},
 };
 use futures::future::BoxFuture;
 use runbooks::{
@@ -21,7 +21,7 @@ use crate::{
     bot::Bot,
     chat::{ChatAdapter, office::Office},
     command::Vocabulary,
-    config::{Config, Loaded},
+    config::{Loaded, Secret},
     control,
     halt::{Halt, HaltGate},
     heal::{self, BotRecords, DeskJobs, HealObserver, News, Senses},
@@ -29,6 +29,7 @@ use crate::{
     lock::InstanceLock,
     rights::{Identity, People},
     store::Store,
+    web,
 };
 
 /// Folder of the site's secrets in the state directory.
@@ -40,6 +41,7 @@ pub struct Ground {
     pub model: Arc<Model>,
     pub library: Arc<Library>,
     pub store: Store,
+    pub secrets: Arc<SecretStore>,
     /// Whoever runs this process.
     pub owner: Identity,
     _lock: InstanceLock,
@@ -55,20 +57,30 @@ pub async fn ground(config: &Path) -> Result<Ground, String> {
         .map_err(|errors| errors.to_string())?;
     let library =
         Library::load(&loaded.config.runbook_dirs).map_err(|errors| errors.to_string())?;
-    let wrong = heal::heal_settings(&loaded.config.automation).check(&library);
+    let automation = heal::heal_settings(&loaded.config.automation).check(&library);
+    let automation = automation.iter().map(|why| format!("automation: {why}"));
+    let tokens = crate::config::check_site_tokens(&loaded.config, &model.secret_names());
+    let wrong: Vec<String> = automation.chain(tokens).collect();
     if !wrong.is_empty() {
-        return Err(format!(
-            "{}: automation: {}",
-            config.display(),
-            wrong.join("; ")
-        ));
+        return Err(format!("{}: {}", config.display(), wrong.join("; ")));
     }
     let dir = &loaded.config.state_dir;
     make_dir(dir).map_err(|error| format!("state_dir {}: {error}", dir.display()))?;
     let lock = InstanceLock::take(dir).map_err(|error| error.to_string())?;
     let store = Store::open(dir).await.map_err(|error| error.to_string())?;
     let owner = Identity::unix(&control::own_user_name());
+    let secrets = secrets(dir, &model)?;
+    let mut loaded = loaded;
+    for (source, name) in std::mem::take(&mut loaded.site_tokens) {
+        // Every name was checked above, and is generated with the others.
+        if let Some(token) = secrets.reveal(&name) {
+            loaded
+                .webhook_tokens
+                .push((source, Secret::new(token.to_string())));
+        }
+    }
     Ok(Ground {
+        secrets: Arc::new(secrets),
         loaded,
         model: Arc::new(model),
         library: Arc::new(library),
@@ -100,11 +112,13 @@ pub struct Assembled {
 pub async fn assemble(
     ground: &Ground,
     adapters: Vec<Arc<dyn ChatAdapter>>,
+    figures: Arc<web::Figures>,
     stop: CancellationToken,
 ) -> Result<Assembled, String> {
     let config = ground.loaded.config.clone();
     let (model, store) = (ground.model.clone(), ground.store.clone());
-    let hosts = hosts(&config, &model)?;
+    let hosts = SshHosts::new(&model, ground.secrets.clone()).map_err(|error| error.to_string())?;
+    let hosts: Arc<dyn Hosts> = Arc::new(hosts);
     let halt = Halt::load(store.clone())
         .await
         .map_err(|error| error.to_string())?;
@@ -130,7 +144,7 @@ pub async fn assemble(
         clock: Arc::new(SystemClock),
         vitals: Arc::new(Vitals::default()),
     };
-    let senses = Arc::new(Senses::new(&config.sources).map_err(source)?);
+    let senses = Arc::new(Senses::new(&config.sources, figures).map_err(source)?);
     let mut bot = Bot {
         vocabulary: vocabulary(&model, &ground.library),
         people: People::new(config.people.clone(), Some(ground.owner.clone())),
@@ -161,15 +175,14 @@ pub async fn assemble(
     })
 }
 
-/// The way to the site's hosts, with its secrets.
-fn hosts(config: &Config, model: &Model) -> Result<Arc<dyn Hosts>, String> {
-    let secrets = SecretStore::open(&config.state_dir.join(SECRETS)).map_err(|e| e.to_string())?;
+/// The site's secrets, all of them there.
+fn secrets(state_dir: &Path, model: &Model) -> Result<SecretStore, String> {
+    let secrets = SecretStore::open(&state_dir.join(SECRETS)).map_err(|e| e.to_string())?;
     let names = model.secret_names();
     secrets
         .ensure(names.iter().map(String::as_str))
         .map_err(|error| error.to_string())?;
-    let hosts = SshHosts::new(model, Arc::new(secrets)).map_err(|error| error.to_string())?;
-    Ok(Arc::new(hosts))
+    Ok(secrets)
 }
 
 fn healer(bot: &mut Bot, ports: &Ports) -> Healer {

@@ -67,6 +67,8 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
     if let Some(console) = &console {
         adapters.push(console.clone());
     }
+    let figures = Arc::new(web::Figures::default());
+    figures.started(Timestamp::now());
     // Taken before anything acts: a second bot, or another program on the port, is found out here.
     let listener = web::bind(config.listen)
         .await
@@ -76,10 +78,8 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
         telling,
         healer,
         news,
-    } = assemble(ground, adapters.clone(), stop.clone()).await?;
+    } = assemble(ground, adapters.clone(), figures.clone(), stop.clone()).await?;
     let (batches, changes) = mpsc::channel(web::QUEUE);
-    let figures = Arc::new(web::Figures::default());
-    figures.started(Timestamp::now());
     let web = Arc::new(web::Web {
         store: bot.store.clone(),
         tokens: web::Tokens::new(&ground.loaded.webhook_tokens),
@@ -114,7 +114,7 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
         stop.clone(),
     ));
     let (senses, token) = (bot.senses.clone(), stop.clone());
-    parts.spawn(async move { senses.watch(figures, token).await });
+    parts.spawn(async move { senses.watch(token).await });
     let token = stop.clone();
     parts.spawn(heal(healer, token));
     let told_to_stop = listen(&bot, &adapters, console.is_some(), &mut parts, &stop);

@@ -89,6 +89,20 @@ impl Store {
         Ok(())
     }
 
+    /// What one job was charged with.
+    pub async fn repair(&self, job: &str) -> Result<Option<Repair>, StoreError> {
+        let row = sqlx::query(
+            "SELECT r.*, (SELECT json_group_array(t.target) FROM repair_targets t WHERE t.job = r.job) AS targets \
+             FROM repairs r WHERE r.job = ?",
+        )
+        .bind(job)
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(doing("reading a repair"))?;
+        row.map(|row| repair(&Reader::new("repair", "job", &row)))
+            .transpose()
+    }
+
     /// All repairs since then, oldest first: the budgets' windows are at most a day, so this stays short.
     pub async fn repairs_since(&self, since: Timestamp) -> Result<Vec<Repair>, StoreError> {
         let rows = sqlx::query(

@@ -18,6 +18,8 @@ use crate::store::Store;
 #[derive(Default)]
 pub struct Figures {
     refused: AtomicU64,
+    /// When a webhook last came without a token of a configured source.
+    unauthorised: Mutex<Option<Timestamp>>,
     truncated: AtomicU64,
     sources: Mutex<BTreeMap<SourceName, Source>>,
     /// Set by the healer's loop at every turn: a bot that answers HTTP but decides nothing shows here.
@@ -46,6 +48,23 @@ impl Figures {
 
     pub fn webhook_refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It came without a token of a configured source.
+    pub fn webhook_unauthorised(&self, now: Timestamp) {
+        self.webhook_refused();
+        let mut last = self
+            .unauthorised
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *last = Some(now);
+    }
+
+    pub fn last_unauthorised(&self) -> Option<Timestamp> {
+        *self
+            .unauthorised
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn webhook_taken(

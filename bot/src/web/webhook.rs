@@ -29,15 +29,15 @@ pub async fn alertmanager(
     let authorization = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok());
+    let now = Timestamp::now();
     let Some(source) = web.tokens.source(authorization) else {
-        web.figures.webhook_refused();
+        web.figures.webhook_unauthorised(now);
         return (
             StatusCode::UNAUTHORIZED,
             "expected the bearer token of a configured source\n",
         )
             .into_response();
     };
-    let now = Timestamp::now();
     let webhook = match parse_webhook(source, &body, now) {
         Ok(webhook) => webhook,
         Err(error) => {

@@ -267,7 +267,11 @@ impl Healer {
             .firing_alerts()
             .await
             .map_err(|error| error.to_string())?;
-        for alert in firing {
+        // When the Watchdog was first heard says nothing about now; the next one does.
+        for alert in firing
+            .into_iter()
+            .filter(|alert| alert.name != watchdog::ALERT_NAME)
+        {
             let key = format!("{}/{}", alert.source, alert.fingerprint);
             if !self
                 .incidents
@@ -400,6 +404,7 @@ impl Healer {
             subjects: BTreeSet::new(),
             runbooks: Vec::new(),
             steady: BTreeMap::new(),
+            jobs: Vec::new(),
             unproven: Vec::new(),
             under: None,
             tell_only: None,

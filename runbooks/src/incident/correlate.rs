@@ -79,6 +79,7 @@ mod tests {
             subjects: BTreeSet::new(),
             runbooks: vec![],
             steady: BTreeMap::new(),
+            jobs: vec![],
             unproven: vec![],
             under: None,
             tell_only: None,

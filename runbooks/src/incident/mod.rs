@@ -80,6 +80,9 @@ pub struct Incident {
     pub runbooks: Vec<RunbookId>,
     /// How long what the decisions look at has been so.
     pub steady: BTreeMap<RunbookId, Steady>,
+    /// Jobs that worked on it, the latest last.
+    #[serde(default)]
+    pub jobs: Vec<String>,
     /// Jobs of this incident whose proof did not hold.
     pub unproven: Vec<String>,
     /// A host that is down and explains it.
@@ -134,6 +137,9 @@ impl Incident {
     /// [`IllegalTransition`]; nothing was changed.
     pub fn apply(&mut self, event: &Event, now: Timestamp) -> Result<(), IllegalTransition> {
         let next = self.state.clone().next(event, self.is_firing(), now)?;
+        if let Event::JobStarted { job } = event {
+            self.jobs.push(job.clone());
+        }
         if let Event::JobEnded { job, .. } = event
             && matches!(next, State::Unproven { .. })
         {

@@ -41,6 +41,7 @@ pub fn look(installation: &Installation, drill: &Drill, since: Timestamp) -> any
         let id = incident["id"].as_str().context("an incident without id")?;
         let why = installation.ask(&["why", id])?;
         note_decisions(&mut seen, &why["data"], drill, since);
+        note_repairs(&mut seen, &why["data"]);
         note_state(&mut seen, &incident["state"]);
     }
     for job in seen.jobs.clone() {
@@ -98,21 +99,20 @@ fn note_decisions(seen: &mut Seen, why: &Value, drill: &Drill, since: Timestamp)
     }
 }
 
-fn note_state(seen: &mut Seen, state: &Value) {
-    if let Some(job) = state["job"].as_str() {
-        seen.jobs.push(job.to_owned());
-    }
-    match state["state"].as_str() {
-        Some("healed") => seen.proven = time(&state["at"]),
-        Some("unproven") => {
-            seen.failed = Some(
-                state["why"]
-                    .as_str()
-                    .unwrap_or("it is not proven")
-                    .to_owned(),
-            );
+fn note_repairs(seen: &mut Seen, why: &Value) {
+    for repair in why["repairs"].as_array().into_iter().flatten() {
+        seen.jobs
+            .extend(repair["job"].as_str().map(ToOwned::to_owned));
+        if repair["outcome"] == "verified" {
+            seen.proven = time(&repair["ended_at"]);
         }
-        _ => {}
+    }
+}
+
+fn note_state(seen: &mut Seen, state: &Value) {
+    if state["state"] == "unproven" {
+        let why = state["why"].as_str().unwrap_or("it is not proven");
+        seen.failed = Some(why.to_owned());
     }
 }
 

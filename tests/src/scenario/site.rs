@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::io::Write as _;
 
 use super::{Installation, Program, workspace};
 use crate::{Host, Lab};
@@ -39,7 +37,6 @@ pub fn install(
     fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     let config = config(changes)?;
     let installation = Installation::write(lab, program, folder, &site, &config)?;
-    write_token(&folder.join("webhook.token"))?;
     write_runbooks(
         &workspace().join("runbooks/library"),
         &folder.join("runbooks"),
@@ -130,21 +127,6 @@ fn config(changes: &Changes) -> anyhow::Result<String> {
     let mut config: Map<String, Value> = serde_saphyr::from_str(CONFIG)?;
     config.extend(changes.config.clone());
     Ok(serde_json::to_string_pretty(&config)?)
-}
-
-/// A fresh bearer token for webhooks, readable by root only.
-fn write_token(path: &Path) -> anyhow::Result<()> {
-    let random = fs::read("/proc/sys/kernel/random/uuid").context("read a random number")?;
-    let mut options = fs::OpenOptions::new();
-    let open = options
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(path);
-    let mut file = open.with_context(|| format!("create {}", path.display()))?;
-    file.write_all(&random)
-        .with_context(|| format!("write {}", path.display()))
 }
 
 #[cfg(test)]
