@@ -7,7 +7,7 @@ use super::{collect, durable, resource::sha256_hex, root::Root};
 /// Versions kept on a host: the one in use and two to go back to.
 const KEEP_VERSIONS: usize = 3;
 
-/// `TEMPORARY install SHA256`: this very file becomes `STATE/agent/SHA256/nightshift-agent`, and `current` points to it.
+/// `TEMPORARY install SHA256`: this very file becomes `STATE/agent/SHA256/nightshift-agent`, and `current` points to its folder.
 pub fn install(root: &Root, sha256: &str) -> Result<(), String> {
     let own = std::env::current_exe()
         .map_err(|error| format!("expected to know this program's path, found: {error}"))?;
@@ -33,11 +33,12 @@ pub fn install(root: &Root, sha256: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// `current` always points to a whole version: the link is made aside and renamed.
+/// `current` always points to a whole version's folder: the link is made aside and renamed. The folder, so that a program that is
+/// started by it is called `nightshift-agent` in the host's lists.
 fn point(agents: &Path, sha256: &str) -> std::io::Result<()> {
     let aside = agents.join(format!(".current-{}", std::process::id()));
     let _ = fs::remove_file(&aside);
-    symlink(format!("{sha256}/nightshift-agent"), &aside)?;
+    symlink(sha256, &aside)?;
     durable::rename_into_place(&aside, &agents.join("current"))
 }
 

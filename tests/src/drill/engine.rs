@@ -6,7 +6,7 @@ use anyhow::{bail, ensure};
 use jiff::Timestamp;
 
 use super::acts::Stage;
-use super::file::Drill;
+use super::file::{Act, Drill};
 use super::observe::{Seen, look};
 use super::report::{Outcome, Times};
 use crate::scenario::Installation;
@@ -21,7 +21,11 @@ pub fn run(drill: &Drill, installation: &Installation) -> Outcome {
     let mut stage = Stage::new(installation, drill.site.clone());
     let mut times = Times::default();
     let result = play(drill, &mut stage, &mut times);
-    let cleaned = stage.clean(&drill.clean);
+    let mut cleaned = stage.clean(&drill.clean);
+    if result.is_err() {
+        // What was broken and not healed is put right as a person would, so that the next drill starts on a whole site.
+        cleaned = cleaned.and(installation.deploy_with_bot("site").map(drop));
+    }
     let (passed, why) = match (result, cleaned) {
         (Ok(why), Ok(())) => (true, why),
         (Ok(_), Err(error)) => (
@@ -45,10 +49,15 @@ fn play(drill: &Drill, stage: &mut Stage<'_>, times: &mut Times) -> anyhow::Resu
         stage.act(act)?;
     }
     let since = Timestamp::now();
+    // The clock starts when the last fault took effect; what comes after (mending it, looking) is already the bot's time.
+    let mut fault = since;
+    let has_fault = drill.break_it.iter().any(|act| matches!(act, Act::Fault(_)));
     for act in &drill.break_it {
         stage.act(act)?;
+        if matches!(act, Act::Fault(_)) || !has_fault {
+            fault = Timestamp::now();
+        }
     }
-    let fault = Timestamp::now();
     let why = follow(drill, stage.installation, (since, fault), times)?;
     for run in &drill.check {
         stage.run(run)?;
@@ -156,7 +165,8 @@ pub fn wait_for_green(installation: &Installation) -> anyhow::Result<()> {
         let alerts = installation
             .ask(&["alerts"])
             .map_err(|e| format!("{e:#}"))?;
-        let firing: Vec<&str> = names(&alerts["data"]);
+        let firing: Vec<&str> = names(&alerts["data"]["firing"])
+            .ok_or_else(|| format!("no list of alerts in {alerts}"))?;
         if firing.is_empty() {
             Ok(())
         } else {
@@ -174,8 +184,8 @@ pub fn wait_for_green(installation: &Installation) -> anyhow::Result<()> {
 }
 
 /// Names of firing alerts; the Watchdog always fires.
-fn names(alerts: &serde_json::Value) -> Vec<&str> {
-    let list = alerts.as_array().map_or(&[][..], Vec::as_slice);
-    let names = list.iter().filter_map(|alert| alert["name"].as_str());
-    names.filter(|name| *name != "Watchdog").collect()
+fn names(alerts: &serde_json::Value) -> Option<Vec<&str>> {
+    let names = alerts.as_array()?.iter();
+    let names = names.filter_map(|alert| alert["name"].as_str());
+    Some(names.filter(|name| *name != "Watchdog").collect())
 }

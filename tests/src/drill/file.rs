@@ -27,7 +27,7 @@ pub struct Drill {
     /// Before the clock starts: data to lose, states to be in.
     #[serde(default)]
     pub prepare: Vec<Act>,
-    /// The fault. The clock starts when the last of these took effect.
+    /// The fault. The clock starts when the last fault of these took effect; without one, when the last act did.
     #[serde(rename = "break")]
     pub break_it: Vec<Act>,
     pub expect: Expect,

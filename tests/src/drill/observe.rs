@@ -33,7 +33,7 @@ pub fn look(installation: &Installation, drill: &Drill, since: Timestamp) -> any
     let mut seen = Seen::default();
     for incident in incidents {
         let alert = first_alert(incident, &drill.expect.alerts, since);
-        let about = opened_at(incident).is_some_and(|at| at >= since) || alert.is_some();
+        let about = opened_at(incident).is_some_and(|at| at >= since);
         if !about || !names_runbook(incident, &drill.runbook) {
             continue;
         }

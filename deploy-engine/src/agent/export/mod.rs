@@ -10,14 +10,14 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
 };
 
-use signs::Config;
+use signs::{Config, Unread};
 
 use super::{exec::Exec, probe, root::Root};
 
@@ -45,6 +45,7 @@ pub fn serve(root: &Root, config: &str) -> Result<(), String> {
     let listener = TcpListener::bind(address)
         .map_err(|error| format!("expected to listen on {}, found: {error}", config.listen))?;
     let (root, config) = (Arc::new(root.clone()), Arc::new(config));
+    let told = Arc::new(Mutex::default());
     let busy = Arc::new(AtomicUsize::new(0));
     for stream in listener.incoming() {
         // A connection that broke before it was accepted concerns nobody else.
@@ -55,13 +56,28 @@ pub fn serve(root: &Root, config: &str) -> Result<(), String> {
             continue;
         }
         let (root, config, busy) = (root.clone(), config.clone(), busy.clone());
+        let told = told.clone();
         thread::spawn(move || {
             // The client went away: there is nobody left to tell.
-            let _ = handle(&stream, &root, &config);
+            let _ = handle(&stream, &root, &config, &told);
             busy.fetch_sub(1, Ordering::SeqCst);
+            if is_replaced() {
+                // systemd starts the unit again, with the program that took the place of this one.
+                std::process::exit(0);
+            }
         });
     }
     Ok(())
+}
+
+/// Whether the path that this program was started by leads to another program now.
+fn is_replaced() -> bool {
+    let started_by = std::env::args_os().next();
+    let now = started_by.and_then(|path| fs::canonicalize(path).ok());
+    match (now, std::env::current_exe()) {
+        (Some(now), Ok(own)) => now != own,
+        _ => false,
+    }
 }
 
 fn read_config(path: &Path) -> Result<Config, String> {
@@ -70,7 +86,23 @@ fn read_config(path: &Path) -> Result<Config, String> {
     serde_json::from_str(&text).map_err(|error| format!("{shown}: {error}"))
 }
 
-fn handle(mut stream: &TcpStream, root: &Root, config: &Config) -> io::Result<()> {
+/// What cannot be read goes to the log, once for each new reason.
+fn tell(told: &Mutex<Unread>, unread: Unread) {
+    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    for (sign, why) in &unread {
+        if told.get(sign) != Some(why) {
+            eprintln!("the sign {sign} cannot be read: {why}");
+        }
+    }
+    *told = unread;
+}
+
+fn handle(
+    mut stream: &TcpStream,
+    root: &Root,
+    config: &Config,
+    told: &Mutex<Unread>,
+) -> io::Result<()> {
     stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
     stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
     let mut head = Vec::new();
@@ -89,7 +121,9 @@ fn handle(mut stream: &TcpStream, root: &Root, config: &Config) -> io::Result<()
         line if line.starts_with(b"GET /metrics ") || line.starts_with(b"GET /metrics?") => {
             let exec = Exec::new(root.clone());
             let answers = probe::all(root, &exec, &signs::questions(config));
-            answer(stream, "200 OK", &signs::page(config, &answers))
+            let (page, unread) = signs::page(config, &answers);
+            tell(told, unread);
+            answer(stream, "200 OK", &page)
         }
         line if line.starts_with(b"GET ") => answer(stream, "404 Not Found", "see /metrics\n"),
         _ => answer(stream, "405 Method Not Allowed", ""),

@@ -105,11 +105,19 @@ pub fn questions(config: &Config) -> BTreeMap<String, Probe> {
     questions
 }
 
+/// Signs that could not be read, and why.
+pub type Unread = BTreeMap<&'static str, String>;
+
 /// The page that the answers make.
-pub fn page(config: &Config, answers: &BTreeMap<String, ProbeResult>) -> String {
+pub fn page(config: &Config, answers: &BTreeMap<String, ProbeResult>) -> (String, Unread) {
     let mut page = Page::default();
-    let mut read: Vec<(&str, bool)> = Vec::new();
-    let mut sign = |name: &'static str, shown: Result<(), String>| read.push((name, shown.is_ok()));
+    let (mut read, mut unread): (Vec<(&str, bool)>, _) = (Vec::new(), Unread::new());
+    let mut sign = |name: &'static str, shown: Result<(), String>| {
+        read.push((name, shown.is_ok()));
+        if let Err(why) = shown {
+            unread.insert(name, why);
+        }
+    };
     if let Some(answer) = answers.get(RABBITMQ) {
         sign(RABBITMQ, rabbitmq(&mut page, answer));
     }
@@ -133,7 +141,7 @@ pub fn page(config: &Config, answers: &BTreeMap<String, ProbeResult>) -> String 
         "Whether the sign could be read.",
         &samples,
     );
-    page.into_text()
+    (page.into_text(), unread)
 }
 
 fn number(is: bool) -> f64 {
@@ -354,7 +362,7 @@ mod tests {
                 },
             ),
         ]);
-        let page = page(&config(), &answers);
+        let (page, _) = page(&config(), &answers);
         for line in [
             "nightshift_rabbitmq_up 1",
             "nightshift_rabbitmq_node_running{node=\"rabbit@ctl1\"} 1",
@@ -383,7 +391,7 @@ mod tests {
             .into_keys()
             .map(|name| (name, failed()))
             .collect();
-        let page = page(&config(), &answers);
+        let (page, _) = page(&config(), &answers);
         for line in [
             "nightshift_rabbitmq_up 0",
             "nightshift_memcached_up 0",
