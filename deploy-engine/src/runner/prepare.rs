@@ -1,4 +1,4 @@
-//! The questions before an act, in order: the gate, the guards, and whether it is so already.
+//! The questions before an act, in order: the gate, whether it is so already, and the guards.
 
 use std::{sync::Arc, time::Duration};
 
@@ -55,15 +55,7 @@ pub async fn prepare(
 }
 
 async fn judge(context: &Context, step: &Step) -> Prepared {
-    let mut before = String::new();
-    for guard in &step.guards {
-        let (judgement, _) = context.evidence.judge(guard, context.clock.now()).await;
-        let said = describe(guard, &judgement);
-        if !judgement.holds() {
-            return refused(said);
-        }
-        before += &format!("; before it, {said}");
-    }
+    // First: what needs nothing done needs no guard; and the guards are asked as shortly before the act as can be.
     if let Some(unless) = &step.unless {
         let (judgement, _) = context.evidence.judge(unless, context.clock.now()).await;
         if judgement.holds() {
@@ -72,6 +64,15 @@ async fn judge(context: &Context, step: &Step) -> Prepared {
                 detail: format!("nothing to do: {}", describe(unless, &judgement)),
             });
         }
+    }
+    let mut before = String::new();
+    for guard in &step.guards {
+        let (judgement, _) = context.evidence.judge(guard, context.clock.now()).await;
+        let said = describe(guard, &judgement);
+        if !judgement.holds() {
+            return refused(said);
+        }
+        before += &format!("; before it, {said}");
     }
     Prepared::Act { before }
 }
