@@ -14,7 +14,7 @@ use crate::{
     answer::Answer,
     chat::{Incoming, Room, Said, office::Office},
     command::{self, Vocabulary},
-    config::Config,
+    config::{Config, FilesRead},
     halt::Halt,
     heal,
     jobs::{JobDesk, Projection},
@@ -33,6 +33,7 @@ pub const HANDLED_DAYS: i64 = 14;
 /// The bot.
 pub struct Bot {
     pub config: Config,
+    pub files: FilesRead,
     pub model: Arc<Model>,
     pub hosts: Arc<dyn Hosts>,
     pub store: Store,

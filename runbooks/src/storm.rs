@@ -46,11 +46,18 @@ impl Weather {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+/// What counts as a storm here.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct StormLimits {
+    /// New alerts within five minutes.
+    #[schemars(range(min = 1))]
     pub alerts: usize,
+    /// Services with an open incident.
+    #[schemars(range(min = 2))]
     pub clusters: usize,
+    /// How long all must be quiet before it is over.
+    #[schemars(range(min = 1, max = 86_400))]
     pub cool_down_seconds: i64,
 }
 

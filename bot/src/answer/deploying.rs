@@ -59,7 +59,17 @@ impl Bot {
         self.propose(asked, Goal::Service(service)).await
     }
 
+    /// A plan of files that are not those on disk would surprise whoever wrote them.
     async fn prepare(&self, goal: &Goal) -> Result<Plan, Answer> {
+        if let Some(file) = self.files.changed() {
+            let title = format!("{} was changed after I read it", file.display());
+            let message = Message::new(Severity::Refused, title)
+                .hint("`nightshift check` it, then restart me; what runs goes on");
+            return Err(Answer {
+                ok: false,
+                ..Answer::new(message)
+            });
+        }
         prepare(&*self.hosts, &self.model, goal, Timestamp::now())
             .await
             .map_err(|refusal| Answer::refused(refusal.to_string()))

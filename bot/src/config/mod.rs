@@ -1,10 +1,12 @@
 //! `nightshift.yaml`: what it may say ([`Config`]), and reading it with all errors at once.
 
+mod files;
 mod load;
 mod secret;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
+use runbooks::storm::StormLimits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +14,7 @@ use crate::{
     command::Trust,
     rights::{Identity, Role},
 };
+pub use files::FilesRead;
 pub use load::{Loaded, check_site_tokens, load, read};
 pub use secret::{Secret, SecretSource, TokenSource};
 
@@ -183,6 +186,9 @@ pub struct Automation {
     /// `MEM-1: {settle: 30s}`. For drills and with care; the runbooks' own times are the safe ones.
     #[serde(default)]
     pub settings: BTreeMap<String, BTreeMap<String, serde_json::Value>>,
+    /// From when on nothing is repaired, because too much broke at once.
+    #[serde(default)]
+    pub storm: StormLimits,
 }
 
 impl Default for Automation {
@@ -192,6 +198,7 @@ impl Default for Automation {
             runbooks: BTreeMap::new(),
             opt_in: Vec::new(),
             settings: BTreeMap::new(),
+            storm: StormLimits::default(),
         }
     }
 }

@@ -45,6 +45,7 @@ pub fn heal_settings(automation: &Automation) -> HealSettings {
             .collect(),
         opt_in: automation.opt_in.iter().map(id).collect(),
         settings: settings.collect(),
+        storm: automation.storm,
         ..HealSettings::default()
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     bot::Bot,
     chat::{ChatAdapter, office::Office},
     command::Vocabulary,
-    config::{Loaded, Secret},
+    config::{FilesRead, Loaded, Secret},
     control,
     halt::{Halt, HaltGate},
     heal::{self, BotRecords, DeskJobs, HealObserver, News, Senses},
@@ -42,6 +42,7 @@ pub struct Ground {
     pub library: Arc<Library>,
     pub store: Store,
     pub secrets: Arc<SecretStore>,
+    pub files: FilesRead,
     /// Whoever runs this process.
     pub owner: Identity,
     _lock: InstanceLock,
@@ -53,6 +54,7 @@ pub struct Ground {
 /// What is wrong, for people.
 pub async fn ground(config: &Path) -> Result<Ground, String> {
     let loaded = crate::config::load(config).map_err(|errors| errors.to_string())?;
+    let files = FilesRead::before(config, &loaded.config);
     let model = Model::load(&loaded.config.site, &loaded.config.service_dirs)
         .map_err(|errors| errors.to_string())?;
     let library =
@@ -81,6 +83,7 @@ pub async fn ground(config: &Path) -> Result<Ground, String> {
     }
     Ok(Ground {
         secrets: Arc::new(secrets),
+        files,
         loaded,
         model: Arc::new(model),
         library: Arc::new(library),
@@ -149,6 +152,7 @@ pub async fn assemble(
         vocabulary: vocabulary(&model, &ground.library),
         people: People::new(config.people.clone(), Some(ground.owner.clone())),
         config,
+        files: ground.files.clone(),
         model: model.clone(),
         hosts: hosts.clone(),
         store: store.clone(),

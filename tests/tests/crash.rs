@@ -233,7 +233,7 @@ fn quiet(installation: &Installation) {
         std::thread::sleep(Duration::from_millis(200));
         let alerts = installation.ask(&["alerts"]).unwrap();
         let incidents = installation.ask(&["incidents"]).unwrap();
-        let firing = alerts["data"].as_array().into_iter().flatten();
+        let firing = alerts["data"]["firing"].as_array().into_iter().flatten();
         let firing = firing.filter(|alert| alert["name"] != "Watchdog").count();
         let open = incidents["data"]["incidents"]
             .as_array()
