@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ChatAdapter, ChatError, Pace, Post, Room, Subject};
 use crate::{
-    store::{self, MessageKey, Store, StoreError},
+    store::{self, MessageKey, Store, StoreError, Urgency},
     wording::{Block, Message, Severity},
 };
 
@@ -119,7 +119,7 @@ impl Office {
             return;
         }
         let shown = async {
-            while self.next_of(adapter).await.is_some() {
+            while self.next_of(adapter, Urgency::Story).await.is_some() {
                 tokio::time::sleep(FLUSH_LOOK).await;
             }
         };
@@ -275,15 +275,19 @@ impl Office {
         limiter: Option<&DefaultDirectRateLimiter>,
         stop: &CancellationToken,
     ) -> Result<(), Option<Duration>> {
+        let order = match limiter {
+            Some(_) => Urgency::Severity,
+            None => Urgency::Story,
+        };
         loop {
-            if self.next_of(adapter.name()).await.is_none() {
+            if self.next_of(adapter.name(), order).await.is_none() {
                 return Ok(());
             }
             if let Some(limiter) = limiter {
                 tokio::select! { () = stop.cancelled() => return Ok(()), () = limiter.until_ready() => {} }
             }
             // Chosen after the wait: meanwhile something worse may have happened, or newer words for the same subject.
-            let Some(row) = self.next_of(adapter.name()).await else {
+            let Some(row) = self.next_of(adapter.name(), order).await else {
                 return Ok(());
             };
             self.send(adapter, &row).await?;
@@ -293,11 +297,11 @@ impl Office {
         }
     }
 
-    async fn next_of(&self, adapter: &str) -> Option<store::Message> {
+    async fn next_of(&self, adapter: &str, order: Urgency) -> Option<store::Message> {
         let pending = self
             .inner
             .store
-            .pending_messages(adapter, Timestamp::now(), 1)
+            .pending_messages(adapter, order, Timestamp::now(), 1)
             .await;
         let pending =
             pending.inspect_err(|error| tracing::error!(%error, "the outbox cannot be read"));

@@ -38,6 +38,15 @@ pub struct Message {
     pub body: Value,
 }
 
+/// What goes first when several messages wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// The most severe, then what waits longest: where the chat lets through only so much.
+    Severity,
+    /// In the order in which it is read: new subjects, then details, then how the subjects stand by now.
+    Story,
+}
+
 impl Store {
     /// Wants `body` shown for a subject; the same body again wants nothing. Says which revision it is.
     pub async fn say(
@@ -67,18 +76,26 @@ impl Store {
         Ok(revision.unsigned_abs())
     }
 
-    /// What is to be sent now to the rooms of an adapter (`ADAPTER:…`): most severe first, then what waits longest.
+    /// What is to be sent now to the rooms of an adapter (`ADAPTER:…`).
     pub async fn pending_messages(
         &self,
         adapter: &str,
+        order: Urgency,
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<Message>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM messages WHERE wanted > sent AND next_try <= ?2 \
-             AND substr(room, 1, length(?1) + 1) = ?1 || ':' \
-             ORDER BY severity DESC, changed_at LIMIT ?3",
-        )
+        let rows = sqlx::query(match order {
+            Urgency::Severity => {
+                "SELECT * FROM messages WHERE wanted > sent AND next_try <= ?2 \
+                 AND substr(room, 1, length(?1) + 1) = ?1 || ':' \
+                 ORDER BY severity DESC, changed_at LIMIT ?3"
+            }
+            Urgency::Story => {
+                "SELECT * FROM messages WHERE wanted > sent AND next_try <= ?2 \
+                 AND substr(room, 1, length(?1) + 1) = ?1 || ':' \
+                 ORDER BY (event IS NULL AND instr(subject, '#') = 0) DESC, instr(subject, '#') > 0 DESC, changed_at LIMIT ?3"
+            }
+        })
         .bind(adapter)
         .bind(micros(now))
         .bind(limit)

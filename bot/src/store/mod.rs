@@ -36,7 +36,7 @@ pub use audit::AuditEntry;
 pub use error::StoreError;
 pub use incidents::IncidentRow;
 pub use journal::JobSummary;
-pub use messages::{Message, MessageKey};
+pub use messages::{Message, MessageKey, Urgency};
 pub use repairs::{Repair, RepairOutcome};
 pub use trust::{Trust, TrustMode};
 

@@ -33,7 +33,8 @@ pub fn look(installation: &Installation, drill: &Drill, since: Timestamp) -> any
     let mut seen = Seen::default();
     for incident in incidents {
         let alert = first_alert(incident, &drill.expect.alerts, since);
-        let about = opened_at(incident).is_some_and(|at| at >= since);
+        // An incident of what was prepared may be open already, and take in the alert of what is broken now.
+        let about = opened_at(incident).is_some_and(|at| at >= since) || alert.is_some();
         if !about || !names_runbook(incident, &drill.runbook) {
             continue;
         }
@@ -70,9 +71,11 @@ fn names_runbook(incident: &Value, runbook: &str) -> bool {
 
 /// When the first of these alerts came in.
 fn first_alert(incident: &Value, names: &[String], since: Timestamp) -> Option<Timestamp> {
+    let opened = opened_at(incident);
     let alerts = incident["alerts"].as_object()?.values();
     alerts
         .filter(|alert| names.iter().any(|name| alert["name"] == name.as_str()))
+        .filter(|alert| opened.is_some_and(|at| at >= since) || alert["status"] == "firing")
         .filter_map(|alert| time(&alert["received_at"]))
         .filter(|at| *at >= since)
         .min()
