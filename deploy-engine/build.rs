@@ -54,6 +54,8 @@ fn main() -> Result<(), String> {
     if env::var_os("CARGO_FEATURE_ENGINE").is_none() {
         return Ok(());
     }
+    // Embedded by a macro, which cargo only tells of files that were there already.
+    println!("cargo::rerun-if-changed=services");
     let package = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let workspace = package
         .parent()

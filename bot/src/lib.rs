@@ -11,6 +11,7 @@ pub mod control;
 pub mod halt;
 pub mod heal;
 pub mod jobs;
+pub mod leases;
 pub mod lock;
 pub mod rights;
 pub mod serve;

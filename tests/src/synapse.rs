@@ -60,6 +60,11 @@ pub struct Synapse {
 }
 
 impl Synapse {
+    /// Installs Synapse if needed: for those who will start it where its registry is not reached.
+    pub fn prepare() -> Result<()> {
+        install(&Store::from_environment()).map(drop)
+    }
+
     /// Installs Synapse if needed and starts a new, empty homeserver.
     pub fn start(limits: Limits) -> Result<Synapse> {
         let venv = install(&Store::from_environment())?;

@@ -17,7 +17,7 @@ use crate::{
     bot::{Bot, HANDLED_DAYS},
     chat::{self, ChatAdapter, Incoming, console::Console},
     cli::{self, Outcome},
-    control, heal as healer_shell, web,
+    control, heal as healer_shell, leases, web,
 };
 use assemble::{Assembled, Ground, assemble, ground};
 
@@ -103,6 +103,8 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
     tracing::info!(site = bot.model.site.name, listen = %config.listen, resumed = resumed.len(), "on duty");
     parts.spawn(tidy(bot.clone(), stop.clone()));
     let rooms = bot.team_rooms();
+    let (store, office) = (bot.store.clone(), bot.office.clone());
+    parts.spawn(leases::watch(store, office, rooms.clone(), stop.clone()));
     let prefix = config.chat.prefix.clone();
     let telling_news =
         healer_shell::tell_all(news, bot.store.clone(), bot.office.clone(), rooms, prefix);
