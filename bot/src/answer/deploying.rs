@@ -1,4 +1,4 @@
-//! `plan`, `deploy`, `redeploy`: a plan, its digest, and the request to approve it.
+//! `plan`, `deploy`, `redeploy`, `remove`: a plan, its digest, and the request to approve it.
 
 use deploy_engine::{
     job::{JobKind, scopes_conflict},
@@ -57,6 +57,14 @@ impl Bot {
         service: ServiceName,
     ) -> Result<Answer, Answer> {
         self.propose(asked, Goal::Service(service)).await
+    }
+
+    pub(super) async fn remove(
+        &self,
+        asked: &Asked,
+        service: ServiceName,
+    ) -> Result<Answer, Answer> {
+        self.propose(asked, Goal::Remove(service)).await
     }
 
     /// A plan of files that are not those on disk would surprise whoever wrote them.

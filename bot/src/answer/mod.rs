@@ -95,6 +95,7 @@ impl Bot {
             Command::Plan { target } => settled(self.plan(target).await),
             Command::Deploy { target } => settled(self.deploy(asked, target).await),
             Command::Redeploy { service } => settled(self.redeploy(asked, service).await),
+            Command::Remove { service } => settled(self.remove(asked, service).await),
             Command::Approve { id } => settled(self.approve(asked, id.as_deref()).await),
             Command::Deny { id } => settled(self.deny(asked, id.as_deref()).await),
             Command::Incidents => settled(self.incidents().await),

@@ -48,6 +48,9 @@ pub enum Command {
     Deploy {
         target: Target,
     },
+    Remove {
+        service: ServiceName,
+    },
     Redeploy {
         service: ServiceName,
     },

@@ -196,6 +196,17 @@ pub static TABLE: &[CommandSpec] = &[
         }
     ),
     command!(
+        "remove",
+        [],
+        [need("SERVICE", K::Service)],
+        Admin,
+        "Shows what taking a service off its hosts would delete, data included, and asks for an approval",
+        "remove rabbitmq",
+        |w| Command::Remove {
+            service: w.needed_service()
+        }
+    ),
+    command!(
         "run",
         [],
         [
