@@ -35,7 +35,9 @@ impl Peers {
         fs::create_dir_all(&work)?;
         let hosts: String = lab.hosts()?.iter().map(|h| format!("{h}\n")).collect();
         fs::write(work.join("inventory.ini"), format!("[all]\n{hosts}"))?;
-        fs::write(work.join("ansible.cfg"), "[defaults]\n")?;
+        // Naming the interpreter spares Ansible the search for one.
+        let settings = "[defaults]\ninterpreter_python = /usr/bin/python3\n";
+        fs::write(work.join("ansible.cfg"), settings)?;
         let bin = venv.join("bin");
         Ok(Peers { bin, work })
     }
@@ -118,6 +120,10 @@ fn parse_recap(output: &str, hosts: &[Host]) -> anyhow::Result<Changes> {
         let Some((host, counts)) = line.split_once(':') else {
             continue;
         };
+        // Warnings may follow.
+        if !hosts.iter().any(|known| known.name() == host.trim()) {
+            continue;
+        }
         let count = |name: &str| -> anyhow::Result<u64> {
             counts
                 .split_whitespace()
@@ -186,7 +192,8 @@ mod tests {
     fn reads_a_recap() {
         let good = "PLAY RECAP ****\n\
             ctl1  : ok=40   changed=1  unreachable=0  failed=0  skipped=0\n\
-            ctl2  : ok=40   changed=0  unreachable=0  failed=0  skipped=0\n";
+            ctl2  : ok=40   changed=0  unreachable=0  failed=0  skipped=0\n\n\
+            [WARNING]: Host 'ctl2' is odd: see elsewhere\n";
         let changes = parse_recap(good, &two()).unwrap();
         assert_eq!(changes["ctl1"], 1);
         assert_eq!(changes["ctl2"], 0);
