@@ -27,6 +27,8 @@ chmod 0755 /usr/sbin/policy-rc.d
 # shellcheck disable=SC2086
 DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Options::=--force-confold install -y --no-install-recommends $packages > /dev/null
 rm /usr/sbin/policy-rc.d
+groupadd --system nightshift-signs
+useradd --system --gid nightshift-signs --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin nightshift-signs
 tar -C / -xf /root/config.tar
 systemctl daemon-reload
 sysctl -q --system > /dev/null 2>&1 || true

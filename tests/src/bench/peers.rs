@@ -42,6 +42,11 @@ impl Peers {
         Ok(Peers { bin, work })
     }
 
+    /// What is installed, for people.
+    pub fn versions() -> String {
+        REQUIREMENTS.join(", ").replace("==", " ")
+    }
+
     /// `ansible-playbook` with pipelining, kept connections within the run, and forks for all hosts; every run starts
     /// without a connection, as a person's first command of the day does.
     pub fn ansible(&self, lab: &Lab, greeting: &str, run: u32) -> anyhow::Result<Changes> {
