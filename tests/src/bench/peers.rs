@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
+use serde_json::json;
 
 use crate::scenario::{capture, workspace};
 use crate::{Host, Lab, Progress, Store};
@@ -69,7 +70,9 @@ impl Peers {
             )
             .arg("--inventory")
             .arg(self.work.join("inventory.ini"))
-            .args(["-e", &format!("greeting={greeting}"), "playbook.yml"]);
+            // As JSON: of `name=value` only the first word would be the value.
+            .args(["-e", &json!({ "greeting": greeting }).to_string()])
+            .arg("playbook.yml");
         let output = capture(&mut command)?;
         parse_recap(&output, &lab.hosts()?)
             .with_context(|| format!("ansible-playbook's recap is not as expected:\n{output}"))
