@@ -19,6 +19,8 @@ const COLD: &str = "nightshift";
 const WARM: &str = "nightshift, warm";
 const ANSIBLE: &str = "ansible-core";
 const PYINFRA: &str = "pyinfra";
+/// No tool: `ssh HOST true` on all hosts at once, which no tool with new connections can beat by much.
+const LOGIN: &str = "bare ssh login";
 const TOOLS: [&str; 4] = [COLD, WARM, ANSIBLE, PYINFRA];
 const SAME: &str = "nothing to change";
 const ONE: &str = "one file to change";
@@ -44,6 +46,7 @@ pub(super) fn run(run: &Run) -> anyhow::Result<Report> {
     );
     let mut report = Report::new("converge", setting, COLD);
     for round in 0..run.rounds {
+        report.add(SAME, LOGIN, tools.login()?);
         for tool in TOOLS {
             run.go_on()?;
             let title = format!("round {} of {}: {tool}", round + 1, run.rounds);
@@ -93,6 +96,19 @@ impl Tools {
                 .with_context(|| format!("first run of {tool}"))?;
         }
         self.timed(COLD, "hello", FIRST, 0).map(drop)
+    }
+
+    fn login(&self) -> anyhow::Result<Duration> {
+        let start = Instant::now();
+        let mut sessions = Vec::new();
+        for host in self.lab.hosts()? {
+            let mut ssh = self.lab.ssh_command(&host.name())?;
+            sessions.push(ssh.arg("true").spawn().context("start ssh")?);
+        }
+        for mut session in sessions {
+            ensure!(session.wait()?.success(), "`ssh HOST true` failed");
+        }
+        Ok(start.elapsed())
     }
 
     /// What stands in the one changing file now.
