@@ -12,17 +12,25 @@ use std::{
 };
 
 /// What of this package goes into the agent.
-const INPUTS: [&str; 6] = [
+const INPUTS: [&str; 7] = [
     "src/wire",
     "src/agent",
     "src/bin/nightshift-agent.rs",
     "src/lib.rs",
     "Cargo.toml",
     "build.rs",
+    LINKER_SCRIPT,
 ];
+/// Leaves out the unwind tables of what others compiled: some 180 KB.
+const LINKER_SCRIPT: &str = "agent.ld";
 /// Position-dependent code and folded functions: some 100 KB of 2 MB. `panic = "abort"` needs no unwind tables.
-const RUSTFLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static -C force-unwind-tables=no \
-                         -C link-arg=-Wl,--icf=all -C link-arg=-Wl,--no-eh-frame-hdr";
+const RUSTFLAGS: [&str; 5] = [
+    "-Ctarget-feature=+crt-static",
+    "-Crelocation-model=static",
+    "-Cforce-unwind-tables=no",
+    "-Clink-arg=-Wl,--icf=all",
+    "-Clink-arg=-Wl,--no-eh-frame-hdr",
+];
 /// What the outer cargo and its wrappers (clippy) set for themselves and what must not leak into the nested build.
 const FOREIGN: [&str; 10] = [
     "RUSTFLAGS",
@@ -141,9 +149,13 @@ impl Nest {
             }
         }
         let target = self.place.join("target");
+        let script = self.package.join(LINKER_SCRIPT);
+        let script = format!("-Clink-arg=-T{}", script.display());
+        // Encoded: the path may have spaces.
+        let flags = [&RUSTFLAGS[..], &[script.as_str()]].concat().join("\x1f");
         command
             .current_dir(&self.package)
-            .env("RUSTFLAGS", RUSTFLAGS)
+            .env("CARGO_ENCODED_RUSTFLAGS", flags)
             .env("CARGO_TARGET_DIR", &target)
             .env("CARGO_BUILD_BUILD_DIR", &target)
             .args(words)

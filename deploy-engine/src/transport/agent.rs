@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     /// 2 MB: copied to a host over a slow line in a second or two.
-    const LIMIT_BYTES: usize = 2 * 1024 * 1024;
+    const LIMIT_BYTES: usize = 2_000_000;
 
     #[test]
     fn is_a_small_static_program_that_runs() {

@@ -1,50 +1,121 @@
 //! Benchmarks: the same work by Nightshift and by others, alternating in one run, so that a busy machine
-//! slows all of them. Medians and ratios; figures are printed and kept as JSON, never asserted.
+//! slows all of them. Medians, ratios, and whether the aims are met; every figure is kept as JSON, none is asserted.
 
 mod converge;
 mod first_deploy;
 mod peers;
 mod report;
 
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, ensure};
 use clap::Subcommand;
 
+use crate::scenario::Program;
 use crate::{Lab, Progress};
 
 /// Which benchmark.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Bench {
     /// Nothing to change, and one file to change, of 40 resources on each of three hosts; against
-    /// ansible-core and pyinfra.
-    Converge(Rounds),
-    /// First deploy on fresh hosts; against a hand-written parallel shell script.
-    FirstDeploy(Rounds),
+    /// ansible-core and pyinfra. About a minute a round.
+    Converge {
+        /// Rounds; each runs every tool once in each case.
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// First deploy on fresh hosts; against a hand-written parallel shell script. About two minutes a round, and one
+    /// round more that fills the package cache.
+    FirstDeploy {
+        /// Rounds that count; each runs both once.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        #[command(flatten)]
+        options: Options,
+    },
 }
 
-/// How often, and how to print.
+/// What is measured, and where the figures go.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Rounds {
-    /// Rounds; each runs every tool once.
-    #[arg(long, default_value_t = 5)]
-    rounds: u32,
+pub struct Options {
+    /// Keep every figure in this file as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
     /// Use the bot's development build, which is quicker to build and slower to run.
     #[arg(long)]
     dev: bool,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    json: bool,
 }
 
 /// Runs a benchmark on a lab of its own beside `lab`, which it brings up and takes down.
 pub fn run(bench: &Bench, lab: &Lab, progress: &Progress) -> anyhow::Result<()> {
-    let lab = &Lab::named(format!("{}bench", lab.name()).parse()?);
-    let (rounds, report) = match bench {
-        Bench::Converge(rounds) => (rounds, converge::run(rounds, lab, progress)?),
-        Bench::FirstDeploy(rounds) => (rounds, first_deploy::run(rounds, lab, progress)?),
+    let (Bench::Converge { rounds, options } | Bench::FirstDeploy { rounds, options }) = bench;
+    let stop = interruptions()?;
+    let phase = progress.phase("build the bot");
+    let program = Program::build(!options.dev)?;
+    phase.done();
+    let run = Run {
+        rounds: *rounds,
+        lab: Lab::named(format!("{}bench", lab.name()).parse()?),
+        build: if options.dev {
+            "development"
+        } else {
+            "release"
+        },
+        program,
+        progress: progress.clone(),
+        stop,
     };
-    if rounds.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        println!("{}", report.table());
+    // Whatever an earlier run left; and this one, however it ends.
+    run.lab.down()?;
+    let result = match bench {
+        Bench::Converge { .. } => converge::run(&run),
+        Bench::FirstDeploy { .. } => first_deploy::run(&run),
+    };
+    run.lab.down()?;
+    run.go_on()?;
+    let mut report = result?;
+    report.end();
+    println!("{}", report.table());
+    if let Some(file) = &options.json {
+        let text = serde_json::to_string_pretty(&report)?;
+        fs::write(file, text).with_context(|| format!("write {}", file.display()))?;
     }
     Ok(())
+}
+
+/// What all benchmarks need.
+struct Run {
+    rounds: u32,
+    lab: Lab,
+    /// Which build of the bot, for people.
+    build: &'static str,
+    program: Program,
+    progress: Progress,
+    stop: Arc<AtomicBool>,
+}
+
+impl Run {
+    /// # Errors
+    /// When somebody interrupted.
+    fn go_on(&self) -> anyhow::Result<()> {
+        ensure!(
+            !self.stop.load(Ordering::Relaxed),
+            "interrupted; the hosts are gone"
+        );
+        Ok(())
+    }
+}
+
+/// ^C ends the programs that run; this one still takes its hosts down.
+fn interruptions() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, stop.clone()).context("watch for interruptions")?;
+    }
+    Ok(stop)
 }

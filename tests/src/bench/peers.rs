@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
+use serde_json::json;
 
 use crate::scenario::{capture, workspace};
 use crate::{Host, Lab, Progress, Store};
@@ -35,9 +36,16 @@ impl Peers {
         fs::create_dir_all(&work)?;
         let hosts: String = lab.hosts()?.iter().map(|h| format!("{h}\n")).collect();
         fs::write(work.join("inventory.ini"), format!("[all]\n{hosts}"))?;
-        fs::write(work.join("ansible.cfg"), "[defaults]\n")?;
+        // Naming the interpreter spares Ansible the search for one.
+        let settings = "[defaults]\ninterpreter_python = /usr/bin/python3\n";
+        fs::write(work.join("ansible.cfg"), settings)?;
         let bin = venv.join("bin");
         Ok(Peers { bin, work })
+    }
+
+    /// What is installed, for people.
+    pub fn versions() -> String {
+        REQUIREMENTS.join(", ").replace("==", " ")
     }
 
     /// `ansible-playbook` with pipelining, kept connections within the run, and forks for all hosts; every run starts
@@ -62,7 +70,9 @@ impl Peers {
             )
             .arg("--inventory")
             .arg(self.work.join("inventory.ini"))
-            .args(["-e", &format!("greeting={greeting}"), "playbook.yml"]);
+            // As JSON: of `name=value` only the first word would be the value.
+            .args(["-e", &json!({ "greeting": greeting }).to_string()])
+            .arg("playbook.yml");
         let output = capture(&mut command)?;
         parse_recap(&output, &lab.hosts()?)
             .with_context(|| format!("ansible-playbook's recap is not as expected:\n{output}"))
@@ -118,6 +128,10 @@ fn parse_recap(output: &str, hosts: &[Host]) -> anyhow::Result<Changes> {
         let Some((host, counts)) = line.split_once(':') else {
             continue;
         };
+        // Warnings may follow.
+        if !hosts.iter().any(|known| known.name() == host.trim()) {
+            continue;
+        }
         let count = |name: &str| -> anyhow::Result<u64> {
             counts
                 .split_whitespace()
@@ -186,7 +200,8 @@ mod tests {
     fn reads_a_recap() {
         let good = "PLAY RECAP ****\n\
             ctl1  : ok=40   changed=1  unreachable=0  failed=0  skipped=0\n\
-            ctl2  : ok=40   changed=0  unreachable=0  failed=0  skipped=0\n";
+            ctl2  : ok=40   changed=0  unreachable=0  failed=0  skipped=0\n\n\
+            [WARNING]: Host 'ctl2' is odd: see elsewhere\n";
         let changes = parse_recap(good, &two()).unwrap();
         assert_eq!(changes["ctl1"], 1);
         assert_eq!(changes["ctl2"], 0);

@@ -6,7 +6,12 @@
 mod explain;
 mod tree;
 
-use std::path::Path;
+use std::{
+    any::TypeId,
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -65,7 +70,7 @@ pub fn schema<T: JsonSchema>() -> Value {
 ///
 /// # Errors
 /// All that is wrong with it; a file that cannot be read is one diagnostic.
-pub fn load_document<T: DeserializeOwned + JsonSchema>(
+pub fn load_document<T: DeserializeOwned + JsonSchema + 'static>(
     path: &Path,
 ) -> Result<Document<T>, Diagnostics> {
     let name = path.display().to_string();
@@ -94,7 +99,7 @@ pub fn read_text(path: &Path) -> Result<String, Diagnostics> {
 ///
 /// # Errors
 /// All that is wrong with it.
-pub fn parse_document<T: DeserializeOwned + JsonSchema>(
+pub fn parse_document<T: DeserializeOwned + JsonSchema + 'static>(
     name: &str,
     text: &str,
 ) -> Result<Document<T>, Diagnostics> {
@@ -102,12 +107,9 @@ pub fn parse_document<T: DeserializeOwned + JsonSchema>(
     let (root, mut errors) = tree::parse(&source, text);
     let Some(root) = root else { return Err(errors) };
     let value = root.to_value();
-    let schema = schema::<T>();
-    let validator = jsonschema::validator_for(&schema).map_err(|error| {
-        Diagnostic::whole_file(name, format!("the format's own schema is wrong: {error}"))
-    })?;
-    for error in validator.iter_errors(&value) {
-        explain::explain(&error, &schema, &source, &root, &mut errors);
+    let format = Format::of::<T>().map_err(|why| Diagnostic::whole_file(name, why))?;
+    for error in format.validator.iter_errors(&value) {
+        explain::explain(&error, &format.schema, &source, &root, &mut errors);
     }
     errors.or(())?;
     let value = serde_json::from_value(value)
@@ -117,6 +119,30 @@ pub fn parse_document<T: DeserializeOwned + JsonSchema>(
         source,
         root,
     })
+}
+
+/// A format's schema, ready to be enforced.
+struct Format {
+    schema: Value,
+    validator: jsonschema::Validator,
+}
+
+impl Format {
+    /// Made once in a process: dozens of files have one format, and making its validator takes longer than checking a file.
+    fn of<T: JsonSchema + 'static>() -> Result<Arc<Self>, String> {
+        static MADE: Mutex<BTreeMap<TypeId, Arc<Format>>> = Mutex::new(BTreeMap::new());
+        // An entry is whole or not there, whoever panicked.
+        let mut made = MADE.lock().unwrap_or_else(|held| held.into_inner());
+        if let Some(format) = made.get(&TypeId::of::<T>()) {
+            return Ok(format.clone());
+        }
+        let schema = schema::<T>();
+        let validator = jsonschema::validator_for(&schema)
+            .map_err(|error| format!("the format's own schema is wrong: {error}"))?;
+        let format = Arc::new(Self { schema, validator });
+        made.insert(TypeId::of::<T>(), format.clone());
+        Ok(format)
+    }
 }
 
 #[cfg(test)]
