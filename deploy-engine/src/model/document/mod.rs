@@ -4,6 +4,7 @@
 //! All errors are reported at once, each with its line and column.
 
 mod explain;
+mod partly;
 mod tree;
 
 use std::path::Path;
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 use super::diagnostic::{Diagnostic, Diagnostics, Source};
 pub use explain::short;
+pub use partly::Partly;
 pub use tree::{Node, Place};
 
 /// The largest file that is read, in bytes: far above any site, far below what hurts.
@@ -68,8 +70,15 @@ pub fn schema<T: JsonSchema>() -> Value {
 pub fn load_document<T: DeserializeOwned + JsonSchema>(
     path: &Path,
 ) -> Result<Document<T>, Diagnostics> {
-    let name = path.display().to_string();
-    parse_document(&name, &read_text(path)?)
+    load_partly(path).whole()
+}
+
+/// Reads and checks one file, and keeps what can be understood of a wrong one.
+pub fn load_partly<T: DeserializeOwned + JsonSchema>(path: &Path) -> Partly<T> {
+    match read_text(path) {
+        Ok(text) => parse_partly(&path.display().to_string(), &text),
+        Err(errors) => Partly::nothing(errors),
+    }
 }
 
 /// The text of a file that a person wrote.
@@ -98,25 +107,46 @@ pub fn parse_document<T: DeserializeOwned + JsonSchema>(
     name: &str,
     text: &str,
 ) -> Result<Document<T>, Diagnostics> {
+    parse_partly(name, text).whole()
+}
+
+/// Checks `text`, called `name` in errors, and keeps what can be understood of it.
+fn parse_partly<T: DeserializeOwned + JsonSchema>(name: &str, text: &str) -> Partly<T> {
     let source = Source::new(name, text);
     let (root, mut errors) = tree::parse(&source, text);
-    let Some(root) = root else { return Err(errors) };
-    let value = root.to_value();
+    let Some(root) = root else {
+        return Partly::nothing(errors);
+    };
     let schema = schema::<T>();
-    let validator = jsonschema::validator_for(&schema).map_err(|error| {
-        Diagnostic::whole_file(name, format!("the format's own schema is wrong: {error}"))
-    })?;
+    let validator = match jsonschema::validator_for(&schema) {
+        Ok(validator) => validator,
+        Err(error) => {
+            let message = format!("the format's own schema is wrong: {error}");
+            return Partly::nothing(Diagnostic::whole_file(name, message).into());
+        }
+    };
+    let mut value = root.to_value();
     for error in validator.iter_errors(&value) {
         explain::explain(&error, &schema, &source, &root, &mut errors);
     }
-    errors.or(())?;
-    let value = serde_json::from_value(value)
-        .map_err(|error| Diagnostic::whole_file(name, error.to_string()))?;
-    Ok(Document {
-        value,
-        source,
-        root,
-    })
+    let Some(doubtful) = partly::prune(&mut value, &validator, &schema) else {
+        return Partly::nothing(errors);
+    };
+    match serde_json::from_value(value) {
+        Ok(value) => Partly {
+            document: Some(Document {
+                value,
+                source,
+                root,
+            }),
+            doubtful,
+            errors,
+        },
+        Err(error) => {
+            errors.push(Diagnostic::whole_file(name, error.to_string()));
+            Partly::nothing(errors)
+        }
+    }
 }
 
 #[cfg(test)]
