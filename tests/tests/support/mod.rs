@@ -1,6 +1,7 @@
 //! What several test programs need.
 
 pub mod human;
+pub mod scene;
 
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
