@@ -150,8 +150,12 @@ impl Bot {
                 return None;
             }
         }
-        if self.people.role(&incoming.who).is_none() && !self.may_answer_stranger(&incoming.who) {
-            return None;
+        if self.people.role(&incoming.who).is_none() {
+            // What a stranger said while the bot was away is not worth a word.
+            let missed = incoming.said != Said::Now;
+            if missed || !self.may_answer_stranger(&incoming.who) {
+                return None;
+            }
         }
         let answer = match incoming.said {
             Said::Now => {
@@ -217,8 +221,9 @@ impl Bot {
 fn missed(others: usize) -> Answer {
     let count = match others {
         0 => "I was away when you said this, and did not run it".to_owned(),
+        1 => "I was away when you said this and the command before it, and ran neither".to_owned(),
         others => {
-            format!("I was away when this and {others} commands before it were said, and ran none")
+            format!("I was away when you said this and {others} commands before it, and ran none")
         }
     };
     let message = Message::new(Severity::Refused, count).hint("say again what you still want");

@@ -53,7 +53,10 @@ fn newly_expired<'a>(
 }
 
 fn message(lease: &LeaseRecord, now: Timestamp) -> Message {
-    let title = format!("The lock {} is held and nobody renews it", lease.lease.scope);
+    let title = format!(
+        "The lock {} is held and nobody renews it",
+        lease.lease.scope
+    );
     Message::new(Severity::Bad, title)
         .line(format!(
             "held for job {} by {}, last renewed {}",

@@ -41,11 +41,23 @@ impl fmt::Display for Role {
 }
 
 /// Somebody as the chat or the kernel vouches for them, for example `matrix:@ann:example.org` or `unix:root`.
-#[derive(
-    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Identity(#[schemars(regex(pattern = r"^(matrix:@[^:\s]+:\S+|unix:[^\s:]+)$"))] String);
+pub struct Identity(String);
+
+/// By hand: derived from `try_from`, it would be the schema of any string.
+impl schemars::JsonSchema for Identity {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Identity".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "pattern": r"^(matrix:@[^:\s]+:\S+|unix:[^\s:]+)$",
+        })
+    }
+}
 
 impl Identity {
     pub fn matrix(user: &str) -> Self {

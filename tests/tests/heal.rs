@@ -109,17 +109,26 @@ async fn all_told(installation: &Installation, human: &Human) {
     let incidents = answer["data"]["incidents"].as_array().unwrap();
     let repaired: Vec<&str> = incidents
         .iter()
-        .filter(|incident| incident["jobs"].as_array().is_some_and(|jobs| !jobs.is_empty()))
+        .filter(|incident| {
+            incident["jobs"]
+                .as_array()
+                .is_some_and(|jobs| !jobs.is_empty())
+        })
         .filter_map(|incident| incident["id"].as_str())
         .collect();
     assert!(repaired.len() >= 9, "{} repairs", repaired.len());
     for incident in repaired {
         let told = human
-            .wait(TOLD_LIMIT, |seen| last_words(seen, incident).is_some_and(|words| words.contains("proven")))
+            .wait(TOLD_LIMIT, |seen| {
+                last_words(seen, incident).is_some_and(|words| words.contains("proven"))
+            })
             .await;
         let seen = human.seen().await;
         assert!(told, "{incident}: {:?}", last_words(&seen, incident));
-        let messages = seen.iter().filter(|one| one.edits.is_none() && one.body.contains(incident)).count();
+        let messages = seen
+            .iter()
+            .filter(|one| one.edits.is_none() && one.body.contains(incident))
+            .count();
         assert!(messages <= 1, "{incident} was told in {messages} messages");
         println!("{}\n", last_words(&seen, incident).unwrap_or_default());
     }
@@ -128,5 +137,8 @@ async fn all_told(installation: &Installation, human: &Human) {
 /// What the message about an incident says by now.
 fn last_words<'a>(seen: &'a [Seen], incident: &str) -> Option<&'a str> {
     let about = |one: &&Seen| one.thread.is_none() && one.body.contains(incident);
-    seen.iter().filter(about).next_back().map(|one| one.body.as_str())
+    seen.iter()
+        .filter(about)
+        .next_back()
+        .map(|one| one.body.as_str())
 }

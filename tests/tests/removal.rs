@@ -1,9 +1,7 @@
 //! Every service of the demo's site is taken off its host again, one after another, and leaves nothing. Needs root on Debian and
 //! fails without it.
 
-use lab::scenario::{
-    Bot, Changes, Installation, Program, install, rewrite_site, with_packages,
-};
+use lab::scenario::{Bot, Changes, Installation, Program, install, rewrite_site, with_packages};
 use lab::{Lab, Progress, in_layered_lab};
 use serde_json::json;
 
@@ -43,21 +41,30 @@ const TRACES: [Trace; 10] = [
         service: "alertmanager",
         unit: "prometheus-alertmanager.service",
         packages: &["prometheus-alertmanager"],
-        paths: &["/etc/prometheus/alertmanager.yml", "/etc/prometheus/alertmanager-webhook-token"],
+        paths: &[
+            "/etc/prometheus/alertmanager.yml",
+            "/etc/prometheus/alertmanager-webhook-token",
+        ],
         port: "9093",
     },
     Trace {
         service: "prometheus",
         unit: "prometheus.service",
         packages: &["prometheus"],
-        paths: &["/etc/prometheus/prometheus.yml", "/etc/prometheus/nightshift.rules.yml"],
+        paths: &[
+            "/etc/prometheus/prometheus.yml",
+            "/etc/prometheus/nightshift.rules.yml",
+        ],
         port: "9090",
     },
     Trace {
         service: "signs_exporter",
         unit: "nightshift-signs.service",
         packages: &[],
-        paths: &["/etc/systemd/system/nightshift-signs.service", "/etc/nightshift"],
+        paths: &[
+            "/etc/systemd/system/nightshift-signs.service",
+            "/etc/nightshift",
+        ],
         port: "9808",
     },
     Trace {
@@ -99,13 +106,20 @@ fn every_service_can_be_removed_without_a_trace() {
         let installation = install(lab, program, &folder, &site_from(0)).unwrap();
         installation.deploy_alone("site").unwrap();
         for (number, trace) in TRACES.iter().enumerate() {
-            assert!(holder(lab, trace).is_some(), "{}: nothing listens", trace.service);
+            assert!(
+                holder(lab, trace).is_some(),
+                "{}: nothing listens",
+                trace.service
+            );
             // What was removed is taken out of the site's file, as a person would.
             rewrite_site(&installation, &site_from(number)).unwrap();
             let bot = Bot::start(&installation).unwrap();
             if trace.service == "keepalived" {
                 let needed = installation.cli(&["remove", "haproxy"]).unwrap().output();
-                assert!(!needed.unwrap().status.success(), "keepalived needs haproxy");
+                assert!(
+                    !needed.unwrap().status.success(),
+                    "keepalived needs haproxy"
+                );
             }
             remove(&installation, trace.service);
             gone(lab, trace);
@@ -116,8 +130,13 @@ fn every_service_can_be_removed_without_a_trace() {
 
 /// The demo's site from that trace on, watched by nobody and healed by nobody.
 fn site_from(number: usize) -> Changes {
-    let services = TRACES[number..].iter().map(|trace| trace.service.to_owned());
-    let config = [("automation", json!({"default": "shadow"})), ("sources", json!({}))];
+    let services = TRACES[number..]
+        .iter()
+        .map(|trace| trace.service.to_owned());
+    let config = [
+        ("automation", json!({"default": "shadow"})),
+        ("sources", json!({})),
+    ];
     Changes {
         services: services.collect(),
         config: config.map(|(name, value)| (name.to_owned(), value)).into(),
@@ -159,7 +178,13 @@ fn gone(lab: &Lab, trace: &Trace) {
             "{service}: {package} is {known}"
         );
     }
-    let load = ["systemctl", "show", "--property=LoadState", "--value", trace.unit];
+    let load = [
+        "systemctl",
+        "show",
+        "--property=LoadState",
+        "--value",
+        trace.unit,
+    ];
     let load = lab.ssh_ok("ctl1", &load).unwrap();
     assert_eq!(load.trim(), "not-found", "{service}: {}", trace.unit);
     if !trace.port.is_empty() {

@@ -202,7 +202,8 @@ impl Bot {
             format!("job {}, approved by {}", jobs::short_id(&id), asked.who()),
             Tone::Dim,
         );
-        let data = json!({ "job": id });
+        let message = refusals(message, plan);
+        let data = json!({ "job": id, "refused": plan.refused });
         Ok(Answer {
             follow: Some(id),
             ..Answer::new(message).with(data)
@@ -290,10 +291,15 @@ pub fn plan_message(plan: &Plan) -> Message {
     message.toned(format!("plan {}", plan.short_digest()), Tone::Dim)
 }
 
-fn remarks(mut message: Message, plan: &Plan) -> Message {
-    for refused in &plan.refused {
-        message = message.toned(format!("refused: {refused}"), Tone::Bad);
-    }
+/// What of the plan will not be done.
+fn refusals(message: Message, plan: &Plan) -> Message {
+    plan.refused.iter().fold(message, |message, refused| {
+        message.toned(format!("refused: {refused}"), Tone::Bad)
+    })
+}
+
+fn remarks(message: Message, plan: &Plan) -> Message {
+    let mut message = refusals(message, plan);
     for warning in &plan.warnings {
         message = message.toned(warning.clone(), Tone::Warn);
     }

@@ -121,7 +121,7 @@ impl Done {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
     Now,
-    /// This and `others` before it in the same room: the moment has passed, none is run.
+    /// This and `others` of the same person before it in the same room: the moment has passed, none is run.
     WhileAway {
         others: usize,
     },

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Outcome, wrong};
 use crate::{
-    config::{self, Config},
+    config::{self, Config, Examined},
     heal,
 };
 
@@ -26,20 +26,24 @@ pub fn schema(of: &str) -> Outcome {
 
 /// All errors of all files at once.
 pub fn check(path: &Path, json: bool) -> Outcome {
-    let mut errors = Diagnostics::default();
-    // The site is checked even if the configuration's secrets are missing.
-    let loaded = config::load(path).map_err(|more| errors.extend(more)).ok();
-    let config = loaded
-        .map(|loaded| loaded.config)
-        .or_else(|| config::read(path).ok());
-    let model = config.as_ref().and_then(|config| {
+    let Examined {
+        loaded,
+        doubtful,
+        mut errors,
+    } = config::examine(path);
+    let config = loaded.map(|loaded| loaded.config);
+    let clear = |keys: &[&str]| keys.iter().all(|key| !doubtful.contains(*key));
+    let sited = config.as_ref().filter(|_| clear(&["site", "service_dirs"]));
+    let model = sited.and_then(|config| {
         let model = Model::load(&config.site, &config.service_dirs);
         model.map_err(|more| errors.extend(more)).ok()
     });
-    if let Some(config) = &config {
+    let automated = clear(&["runbook_dirs", "automation"]);
+    if let Some(config) = config.as_ref().filter(|_| automated) {
         check_runbooks(path, config, &mut errors);
     }
-    if let (Some(config), Some(model)) = (&config, &model) {
+    let sources = config.as_ref().filter(|_| clear(&["sources"]));
+    if let (Some(config), Some(model)) = (sources, &model) {
         let file = path.display().to_string();
         let wrong = config::check_site_tokens(config, &model.secret_names());
         let wrong = wrong
@@ -47,6 +51,7 @@ pub fn check(path: &Path, json: bool) -> Outcome {
             .map(|why| Diagnostic::whole_file(&file, why));
         errors.0.extend(wrong);
     }
+    let errors = errors.or(()).err().unwrap_or_default();
     if json {
         println!("{:#}", report(&errors, model.as_ref()));
     } else if errors.0.is_empty() {

@@ -67,7 +67,14 @@ pub async fn deploy(invocation: &Invocation, target: &str, yes: Option<&str>) ->
     }
     let outcome = start(&bot, &plan).await;
     stop.cancel();
-    outcome
+    // The job's own messages know only what was done.
+    for refused in &plan.refused {
+        eprintln!("not done: {refused}");
+    }
+    match plan.refused.is_empty() {
+        true => outcome,
+        false => Outcome::Failed,
+    }
 }
 
 /// `None`: no bot runs.

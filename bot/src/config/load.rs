@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use deploy_engine::model::{Diagnostics, load_document};
+use deploy_engine::model::{Diagnostics, Document, Partly, load_document, load_partly};
 
 use super::{Config, Secret, SecretSource, TokenSource};
 
@@ -35,71 +35,83 @@ pub fn read(path: &Path) -> Result<Config, Diagnostics> {
 /// # Errors
 /// Everything that is wrong, with file, line and column.
 pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
-    let document = load_document::<Config>(path)?;
-    let base = path.parent().unwrap_or(Path::new(".")).to_owned();
-    let mut errors = Diagnostics::default();
-    let mut config = document.value.clone();
-    resolve_paths(&mut config, &base);
+    let examined = examine(path);
+    examined.errors.or(())?;
+    examined.loaded.ok_or_else(Diagnostics::default)
+}
 
+/// A configuration that may be wrong.
+pub struct Examined {
+    /// What can be understood of it; `None`: too little.
+    pub loaded: Option<Loaded>,
+    /// Top-level keys that may not say what was meant: what rests on them is not worth a word.
+    pub doubtful: BTreeSet<String>,
+    pub errors: Diagnostics,
+}
+
+/// As [`load`], for whoever wants to check what else there is.
+pub fn examine(path: &Path) -> Examined {
+    let Partly {
+        document,
+        doubtful,
+        mut errors,
+    } = load_partly::<Config>(path);
+    let base = path.parent().unwrap_or(Path::new("."));
+    let loaded = document.map(|document| read_secrets(&document, base, &mut errors));
+    Examined {
+        loaded,
+        doubtful,
+        errors,
+    }
+}
+
+fn read_secrets(document: &Document<Config>, base: &Path, errors: &mut Diagnostics) -> Loaded {
+    let mut config = document.value.clone();
+    resolve_paths(&mut config, base);
+    check_names(document, errors);
     let (mut webhook_tokens, mut site_tokens) = (Vec::new(), Vec::new());
-    let mut names = BTreeSet::new();
     for (index, source) in config.sources.alertmanager.iter().enumerate() {
-        let at = [
-            "sources".to_owned(),
-            "alertmanager".to_owned(),
-            index.to_string(),
-        ];
-        if !names.insert(source.name.clone()) {
-            errors
-                .0
-                .push(document.error_at(&at, format!("the name `{}` is used twice", source.name)));
-        }
-        let read = match &source.token {
+        let secret = match &source.token {
             TokenSource::Site(secret) => {
                 site_tokens.push((source.name.clone(), secret.clone()));
                 continue;
             }
-            TokenSource::File(path) => SecretSource::File(path.clone()).read(&base),
-            TokenSource::Credential(name) => SecretSource::Credential(name.clone()).read(&base),
+            TokenSource::File(path) => SecretSource::File(path.clone()),
+            TokenSource::Credential(name) => SecretSource::Credential(name.clone()),
         };
-        match read {
+        let at = ["sources", "alertmanager", &index.to_string(), "token"];
+        match secret.read(base) {
             Ok(token) => webhook_tokens.push((source.name.clone(), token)),
-            Err(why) => errors.0.push(document.error_at(&at, why)),
+            Err(why) => errors.push(document.error_at(&at, why)),
         }
     }
-    for (index, source) in config.sources.prometheus.iter().enumerate() {
-        let at = [
-            "sources".to_owned(),
-            "prometheus".to_owned(),
-            index.to_string(),
-        ];
-        if !names.insert(source.name.clone()) {
-            errors
-                .0
-                .push(document.error_at(&at, format!("the name `{}` is used twice", source.name)));
-        }
+    let matrix_password = config.chat.matrix.as_ref().and_then(|matrix| {
+        let at = ["chat", "matrix", "password"];
+        let read = matrix.password.read(base);
+        read.map_err(|why| errors.push(document.error_at(&at, why)))
+            .ok()
+    });
+    Loaded {
+        config,
+        webhook_tokens,
+        site_tokens,
+        matrix_password,
     }
-    let matrix_password = match &config.chat.matrix {
-        None => None,
-        Some(matrix) => match matrix.password.read(&base) {
-            Ok(password) => Some(password),
-            Err(why) => {
-                errors
-                    .0
-                    .push(document.error_at(&["chat", "matrix", "password"], why));
-                None
-            }
-        },
-    };
-    if errors.0.is_empty() {
-        Ok(Loaded {
-            config,
-            webhook_tokens,
-            site_tokens,
-            matrix_password,
-        })
-    } else {
-        Err(errors)
+}
+
+/// A name says which source an alert came from.
+fn check_names(document: &Document<Config>, errors: &mut Diagnostics) {
+    let sources = &document.value.sources;
+    let alertmanager = sources.alertmanager.iter().map(|source| &source.name);
+    let prometheus = sources.prometheus.iter().map(|source| &source.name);
+    let all = (alertmanager.enumerate().map(|of| ("alertmanager", of)))
+        .chain(prometheus.enumerate().map(|of| ("prometheus", of)));
+    let mut names = BTreeSet::new();
+    for (kind, (index, name)) in all {
+        if !names.insert(name) {
+            let at = ["sources", kind, &index.to_string(), "name"];
+            errors.push(document.error_at(&at, format!("the name `{name}` is used twice")));
+        }
     }
 }
 
@@ -113,7 +125,12 @@ pub fn check_site_tokens(config: &Config, known: &BTreeSet<String>) -> Vec<Strin
         )),
         _ => None,
     };
-    config.sources.alertmanager.iter().filter_map(wrong).collect()
+    config
+        .sources
+        .alertmanager
+        .iter()
+        .filter_map(wrong)
+        .collect()
 }
 
 fn resolve_paths(config: &mut Config, base: &Path) {

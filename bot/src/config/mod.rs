@@ -15,7 +15,7 @@ use crate::{
     rights::{Identity, Role},
 };
 pub use files::FilesRead;
-pub use load::{Loaded, check_site_tokens, load, read};
+pub use load::{Examined, Loaded, check_site_tokens, examine, load, read};
 pub use secret::{Secret, SecretSource, TokenSource};
 
 /// The configuration of one bot. Paths are relative to the file.
@@ -43,6 +43,7 @@ pub struct Config {
     pub chat: Chat,
     /// Who may do what: identity → role.
     #[serde(default)]
+    #[schemars(extend("propertyNames" = {"description": "an identity like `matrix:@ann:example.org` or `unix:ann`"}))]
     pub people: BTreeMap<Identity, Role>,
     #[serde(default)]
     pub automation: Automation,

@@ -22,7 +22,9 @@ pub use observer::HealObserver;
 pub use records::{BotRecords, decision_of, history_of, incident_of};
 pub use senses::{Senses, metrics, silences};
 pub use settings::{heal_settings, trust_of};
-pub use wording::{decision_message, history_table, incident_message, incidents_table, repairs_table};
+pub use wording::{
+    decision_message, history_table, incident_message, incidents_table, repairs_table,
+};
 
 use crate::{
     chat::Room,

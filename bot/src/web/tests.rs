@@ -1,5 +1,10 @@
 use std::net::Ipv4Addr;
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
 use super::*;
 use crate::config::Secret;
 
@@ -89,11 +94,12 @@ async fn what_is_wrong_is_refused_and_nothing_is_stored() {
     assert_eq!(status, 400);
     assert!(why.contains("`version`"), "{why}");
     let huge = vec![b' '; collectors::alertmanager::BODY_LIMIT_BYTES + 1];
+    assert_eq!(served.post("guess", huge.clone()).await.0, 401);
     assert_eq!(served.post("secret", huge).await.0, 413);
     assert_eq!(served.store.count_firing().await.unwrap(), 0);
     let metrics = served.get("/metrics").await;
     assert!(
-        metrics.contains("nightshift_webhooks_refused_total 2"),
+        metrics.contains("nightshift_webhooks_refused_total 4"),
         "{metrics}"
     );
 }
@@ -105,4 +111,22 @@ async fn a_full_queue_makes_the_sender_come_again() {
     assert_eq!(served.post("secret", WEBHOOK).await.0, 503);
     served.batches.recv().await.unwrap();
     assert_eq!(served.post("secret", WEBHOOK).await.0, 200);
+}
+
+#[tokio::test]
+async fn what_will_be_refused_is_not_read() {
+    let served = served(8).await;
+    for (token, status) in [("secret", "413"), ("wrong", "401")] {
+        let address = served.url.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST /v1/alertmanager HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+             Content-Length: 33554432\r\nExpect: 100-continue\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert_eq!(answer, format!("HTTP/1.1 {status}"));
+    }
 }

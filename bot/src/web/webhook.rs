@@ -8,11 +8,16 @@ use std::sync::Arc;
 
 use axum::{
     body::Bytes,
-    extract::State,
+    extract::{FromRequest, Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use collectors::{Alert, Status, alertmanager::parse_webhook, fold};
+use collectors::{
+    Alert, Status,
+    alertmanager::{BODY_LIMIT_BYTES, parse_webhook},
+    fold,
+};
+use futures::StreamExt;
 use jiff::Timestamp;
 
 use super::{Batch, Web};
@@ -20,23 +25,27 @@ use crate::store::{AlertKey, AlertRow, Store, StoreError};
 
 /// What a sender is told to wait when the bot has no room, in seconds.
 const RETRY_AFTER: &str = "5";
+/// What is read of a refused body and dropped, in bytes.
+const DROPPED_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 
-pub async fn alertmanager(
-    State(web): State<Arc<Web>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let authorization = headers
+pub async fn alertmanager(State(web): State<Arc<Web>>, request: Request) -> Response {
+    let authorization = request
+        .headers()
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok());
     let now = Timestamp::now();
     let Some(source) = web.tokens.source(authorization) else {
         web.figures.webhook_unauthorised(now);
-        return (
-            StatusCode::UNAUTHORIZED,
-            "expected the bearer token of a configured source\n",
-        )
-            .into_response();
+        let why = "expected the bearer token of a configured source\n";
+        return unread(request, StatusCode::UNAUTHORIZED, why.to_owned()).await;
+    };
+    let body = match body(request).await {
+        Ok(body) => body,
+        Err(refusal) => {
+            web.figures.webhook_refused();
+            tracing::warn!(%source, status = %refusal.status(), "a webhook was not taken in");
+            return refusal;
+        }
     };
     let webhook = match parse_webhook(source, &body, now) {
         Ok(webhook) => webhook,
@@ -64,6 +73,37 @@ pub async fn alertmanager(
     }
     place.send(batch);
     (StatusCode::OK, "stored\n").into_response()
+}
+
+/// The body of a known sender.
+async fn body(request: Request) -> Result<Bytes, Response> {
+    if said_length(request.headers()).is_some_and(|length| length > BODY_LIMIT_BYTES) {
+        let why = format!("expected at most {BODY_LIMIT_BYTES} bytes\n");
+        return Err(unread(request, StatusCode::PAYLOAD_TOO_LARGE, why).await);
+    }
+    let body = Bytes::from_request(request, &()).await;
+    body.map_err(IntoResponse::into_response)
+}
+
+/// Refuses without keeping any of the body. A sender that does not wait for leave to send it would meet a closed connection
+/// half-way and never read why, so it may finish first.
+async fn unread(request: Request, status: StatusCode, why: String) -> Response {
+    if !request.headers().contains_key(header::EXPECT) {
+        let mut left = DROPPED_LIMIT_BYTES;
+        let mut parts = request.into_body().into_data_stream();
+        while let Some(Ok(part)) = parts.next().await {
+            let Some(less) = left.checked_sub(part.len()) else {
+                break;
+            };
+            left = less;
+        }
+    }
+    (status, why).into_response()
+}
+
+fn said_length(headers: &HeaderMap) -> Option<usize> {
+    let length = headers.get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
 }
 
 fn busy(why: String) -> Response {

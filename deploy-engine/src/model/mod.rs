@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
-pub use document::{Document, load_document, parse_document, schema};
+pub use document::{Document, Partly, load_document, load_partly, parse_document, schema};
 pub use link::before;
 pub use name::{HostName, Secs, ServiceName};
 pub use render::{MemberModel, Phase, PortUse, Rendered};

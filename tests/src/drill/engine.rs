@@ -51,7 +51,10 @@ fn play(drill: &Drill, stage: &mut Stage<'_>, times: &mut Times) -> anyhow::Resu
     let since = Timestamp::now();
     // The clock starts when the last fault took effect; what comes after (mending it, looking) is already the bot's time.
     let mut fault = since;
-    let has_fault = drill.break_it.iter().any(|act| matches!(act, Act::Fault(_)));
+    let has_fault = drill
+        .break_it
+        .iter()
+        .any(|act| matches!(act, Act::Fault(_)));
     for act in &drill.break_it {
         stage.act(act)?;
         if matches!(act, Act::Fault(_)) || !has_fault {

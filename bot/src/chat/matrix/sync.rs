@@ -43,12 +43,15 @@ const UNDECRYPTED_MAX: usize = 64;
 
 /// Runs until told to stop. Connects, and reconnects with growing pauses.
 pub async fn listen(matrix: &Matrix, inbox: mpsc::Sender<Incoming>, stop: CancellationToken) {
-    let since = Timestamp::now();
+    let mut start = Start {
+        at: Timestamp::now(),
+        synced: false,
+    };
     let mut backoff = BACKOFF.0;
     loop {
         let ended = tokio::select! {
             () = stop.cancelled() => return,
-            ended = connection(matrix, &inbox, since, &mut backoff) => ended,
+            ended = connection(matrix, &inbox, &mut start, &mut backoff) => ended,
         };
         tracing::warn!(why = ended, wait_ms = backoff.as_millis(), "Matrix is away");
         tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(backoff) => {} }
@@ -56,11 +59,19 @@ pub async fn listen(matrix: &Matrix, inbox: mpsc::Sender<Incoming>, stop: Cancel
     }
 }
 
+/// When the bot began to listen: what was said before is not run.
+#[derive(Clone, Copy)]
+struct Start {
+    at: Timestamp,
+    /// Did a sync come since? What the first one brings was said before anybody listened.
+    synced: bool,
+}
+
 /// One connection, from logging in to the error that ended it.
 async fn connection(
     matrix: &Matrix,
     inbox: &mpsc::Sender<Incoming>,
-    since: Timestamp,
+    start: &mut Start,
     backoff: &mut Duration,
 ) -> String {
     let online = match matrix.online() {
@@ -80,7 +91,7 @@ async fn connection(
     let mut ears = Ears {
         matrix,
         online: online.clone(),
-        since,
+        start: *start,
         undecrypted: VecDeque::new(),
     };
     // What is waiting comes first and at once; after that the server may hold the line.
@@ -99,6 +110,8 @@ async fn connection(
                         return "nobody listens any more".to_owned();
                     }
                 }
+                start.synced = true;
+                ears.start = *start;
                 (poll, *backoff) = (LONG_POLL, BACKOFF.0);
             }
             Err(error) => {
@@ -114,8 +127,7 @@ async fn connection(
 struct Ears<'a> {
     matrix: &'a Matrix,
     online: Arc<Online>,
-    /// When the bot started: what was said before is not run.
-    since: Timestamp,
+    start: Start,
     /// With the time at which they came.
     undecrypted: VecDeque<(OwnedRoomId, Raw<AnySyncTimelineEvent>, Timestamp)>,
 }
@@ -146,6 +158,12 @@ impl Ears<'_> {
 
     async fn hear(&mut self, response: SyncResponse) -> Vec<Incoming> {
         let now = Timestamp::now();
+        // An answer may be long on its way: by its arrival alone, words from before the start could look like later ones.
+        let came_now = if self.start.synced {
+            now
+        } else {
+            self.start.at
+        };
         let mut heard = Vec::new();
         for (room, event, came) in self.decrypt_late(now).await {
             heard.extend(self.understand(&room, &event, came));
@@ -157,9 +175,9 @@ impl Ears<'_> {
                         self.undecrypted.pop_front();
                     }
                     self.undecrypted
-                        .push_back((room.clone(), event.into_raw(), now));
+                        .push_back((room.clone(), event.into_raw(), came_now));
                 } else {
-                    heard.extend(self.understand(&room, &event, now));
+                    heard.extend(self.understand(&room, &event, came_now));
                 }
             }
         }
@@ -192,7 +210,7 @@ impl Ears<'_> {
         &self,
         room: &OwnedRoomId,
         event: &TimelineEvent,
-        now: Timestamp,
+        came: Timestamp,
     ) -> Option<Incoming> {
         let name = self.online.name_of(room)?;
         let joined = self.client().get_room(room)?;
@@ -230,7 +248,7 @@ impl Ears<'_> {
             who: Identity::matrix(message.sender.as_str()),
             text: text.to_owned(),
             event: message.event_id.to_string(),
-            said: said(age(raw, now), now, self.since),
+            said: said(age(raw, came), came, self.start.at),
             done: None,
         })
     }
@@ -274,22 +292,22 @@ fn said(age: SignedDuration, now: Timestamp, since: Timestamp) -> Said {
     }
 }
 
-/// Of what was missed in a room only the last is answered.
+/// Of what was missed of one person in a room only the last is answered.
 fn fold_missed(heard: Vec<Incoming>) -> Vec<Incoming> {
-    let mut missed: BTreeMap<Room, Incoming> = BTreeMap::new();
+    let mut missed: BTreeMap<(Room, Identity), Incoming> = BTreeMap::new();
     let mut live = Vec::new();
     for incoming in heard {
         if incoming.said == Said::Now {
             live.push(incoming);
             continue;
         }
-        let others = match missed.get(&incoming.room).map(|before| before.said) {
+        let from = (incoming.room.clone(), incoming.who.clone());
+        let others = match missed.get(&from).map(|before| before.said) {
             Some(Said::WhileAway { others }) => others + 1,
             _ => 0,
         };
-        let room = incoming.room.clone();
         missed.insert(
-            room,
+            from,
             Incoming {
                 said: Said::WhileAway { others },
                 ..incoming
@@ -306,6 +324,7 @@ mod tests {
     #[rstest::rstest]
     #[case::just_now(0, 600, Said::Now)]
     #[case::a_moment_before_the_start(5, 2, Said::WhileAway { others: 0 })]
+    #[case::came_with_the_first_sync(1, 0, Said::WhileAway { others: 0 })]
     #[case::long_on_its_way(121, 6_000, Said::WhileAway { others: 0 })]
     fn only_what_is_said_now_is_run(
         #[case] age: i64,
@@ -318,10 +337,10 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_is_answered_once_a_room() {
-        let incoming = |room: &str, text: &str, said| Incoming {
+    fn a_backlog_is_answered_once_a_person_and_room() {
+        let incoming = |room: &str, user: &str, text: &str, said| Incoming {
             room: room.parse().unwrap(),
-            who: Identity::matrix("@ann:x"),
+            who: Identity::matrix(user),
             text: text.into(),
             event: text.into(),
             said,
@@ -329,10 +348,11 @@ mod tests {
         };
         let away = Said::WhileAway { others: 0 };
         let heard = vec![
-            incoming("matrix:a", "deploy site", away),
-            incoming("matrix:a", "approve", away),
-            incoming("matrix:b", "halt", away),
-            incoming("matrix:a", "status", Said::Now),
+            incoming("matrix:a", "@ann:x", "deploy site", away),
+            incoming("matrix:a", "@ann:x", "approve", away),
+            incoming("matrix:a", "@eve:x", "plan", away),
+            incoming("matrix:b", "@ann:x", "halt", away),
+            incoming("matrix:a", "@ann:x", "status", Said::Now),
         ];
         let folded: Vec<_> = fold_missed(heard)
             .into_iter()
@@ -342,6 +362,7 @@ mod tests {
             folded,
             [
                 ("approve".into(), Said::WhileAway { others: 1 }),
+                ("plan".into(), away),
                 ("halt".into(), away),
                 ("status".to_owned(), Said::Now)
             ]

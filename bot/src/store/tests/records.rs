@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::{at, open};
 use crate::store::{
-    AlertKey, AlertRow, Approval, ApprovalState, AuditEntry, DecideError, IncidentRow, MessageKey, Urgency,
-    Repair, RepairOutcome, Store, Trust, TrustMode,
+    AlertKey, AlertRow, Approval, ApprovalState, AuditEntry, DecideError, IncidentRow, MessageKey,
+    Repair, RepairOutcome, Store, Trust, TrustMode, Urgency,
 };
 
 fn alert(fingerprint: &str, firing: bool, second: i64) -> AlertRow {
@@ -60,7 +60,10 @@ async fn a_message_is_edited_in_place_and_nothing_wanted_is_lost() {
     assert_eq!(say(&store, &key, "one", 1).await, 1);
     assert_eq!(say(&store, &key, "one", 2).await, 1, "the same words again");
     assert_eq!(say(&store, &key, "two", 3).await, 2);
-    let pending = store.pending_messages("matrix", Urgency::Severity, at(4), 10).await.unwrap();
+    let pending = store
+        .pending_messages("matrix", Urgency::Severity, at(4), 10)
+        .await
+        .unwrap();
     assert_eq!(
         (pending.len(), pending[0].wanted, &pending[0].body),
         (1, 2, &json!("two"))
@@ -69,7 +72,10 @@ async fn a_message_is_edited_in_place_and_nothing_wanted_is_lost() {
     // The server is away: it waits, and more severe words overtake it.
     store.message_failed(&key, "503", at(60)).await.unwrap();
     assert_eq!(
-        store.pending_messages("matrix", Urgency::Severity, at(59), 10).await.unwrap(),
+        store
+            .pending_messages("matrix", Urgency::Severity, at(59), 10)
+            .await
+            .unwrap(),
         []
     );
     let urgent = MessageKey {
@@ -77,7 +83,10 @@ async fn a_message_is_edited_in_place_and_nothing_wanted_is_lost() {
         ..key.clone()
     };
     store.say(&urgent, 9, &json!("down"), at(50)).await.unwrap();
-    let pending = store.pending_messages("matrix", Urgency::Severity, at(61), 10).await.unwrap();
+    let pending = store
+        .pending_messages("matrix", Urgency::Severity, at(61), 10)
+        .await
+        .unwrap();
     assert_eq!(pending[0].key, urgent);
     assert_eq!(
         (pending[1].tries, pending[1].error.as_deref()),
@@ -87,7 +96,10 @@ async fn a_message_is_edited_in_place_and_nothing_wanted_is_lost() {
     // Revision 2 was sent while revision 3 was being said.
     assert_eq!(say(&store, &key, "three", 62).await, 3);
     store.message_sent(&key, 2, "$event").await.unwrap();
-    let pending = store.pending_messages("matrix", Urgency::Severity, at(63), 10).await.unwrap();
+    let pending = store
+        .pending_messages("matrix", Urgency::Severity, at(63), 10)
+        .await
+        .unwrap();
     assert!(
         pending
             .iter()

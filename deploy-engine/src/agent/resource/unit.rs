@@ -22,8 +22,10 @@ use crate::agent::{
 const ASK_TIMEOUT: Duration = Duration::from_secs(20);
 /// Starts and stops have a limit of their own in the unit; this one is for units without any.
 const ACT_TIMEOUT: Duration = Duration::from_secs(900);
-/// How often a unit that is still activating is looked at.
+/// How often a unit that is still activating, or not yet trusted, is looked at.
 const ACTIVATING_POLL: Duration = Duration::from_millis(200);
+/// How long a unit without a word of its own ("I am ready") must have lived after a start: a wrong setting kills within that.
+const TRUSTED_AFTER: Duration = Duration::from_secs(1);
 /// Lines of the journal that an error carries.
 const JOURNAL_LINES: &str = "15";
 /// What is asked of every unit.
@@ -98,6 +100,11 @@ impl Found<'_> {
 
     fn starting(&self) -> bool {
         self.get("ActiveState") == "activating"
+    }
+
+    /// Active for systemd as soon as there is a process, which may be about to die of its configuration.
+    fn active_without_a_word(&self) -> bool {
+        matches!(self.get("Type"), "simple" | "exec" | "idle")
     }
 
     fn enabled(&self) -> bool {
@@ -324,21 +331,25 @@ pub fn apply(
         digest(root, wanted.reload_on),
     );
     let record = read_record(root, wanted.name);
-    if !found.active() {
-        // A unit that failed too often refuses to start until its counter is cleared.
-        let _ = exec.helper(
-            &["systemctl", "reset-failed", "--", wanted.name],
-            ASK_TIMEOUT,
-        );
-        act("start")?;
-    } else {
-        match due(root, wanted, &found, record.as_ref(), &Pending::default()) {
-            Due::Nothing => {}
-            Due::Reload(_) => act("reload")?,
-            Due::Restart(_) => act("restart")?,
+    let due = match found.active() {
+        true => due(root, wanted, &found, record.as_ref(), &Pending::default()),
+        false => Due::Restart(String::new()),
+    };
+    match due {
+        Due::Nothing => {}
+        Due::Reload(_) => act("reload")?,
+        Due::Restart(_) if found.active() => act("restart")?,
+        Due::Restart(_) => {
+            // A unit that failed too often refuses to start until its counter is cleared.
+            let _ = exec.helper(
+                &["systemctl", "reset-failed", "--", wanted.name],
+                ASK_TIMEOUT,
+            );
+            act("start")?;
         }
     }
-    let invocation = wait_active(exec, wanted.name, one)?;
+    let fresh = matches!(due, Due::Restart(_));
+    let invocation = wait_active(exec, wanted.name, fresh, one)?;
     write_record(
         root,
         wanted.name,
@@ -350,33 +361,71 @@ pub fn apply(
     )
 }
 
-/// Waits until the unit is active and returns its invocation; an error carries its last journal lines.
+/// Waits until the unit is active, and for one that was just started also that it stays so; returns its invocation. An
+/// error carries its last journal lines.
 fn wait_active(
     exec: &Exec,
     name: &str,
+    fresh: bool,
     one: impl Fn(&Exec) -> Result<BTreeMap<String, String>, String>,
 ) -> Result<String, String> {
     let began = Instant::now();
+    let mut first: Option<(String, Instant)> = None;
     loop {
         let properties = one(exec)?;
         let found = Found(&properties);
-        let done = found.get("Type") == "oneshot"
-            && found.get("Result") == "success"
-            && found.get("ActiveState") == "inactive";
-        if found.active() || done {
-            return Ok(found.get("InvocationID").to_owned());
+        let run = found.get("InvocationID");
+        if found.active() && first.is_none() {
+            first = Some((run.to_owned(), Instant::now()));
         }
-        let out_of_time = began.elapsed() >= ACT_TIMEOUT || exec.out_of_time() || exec.cancelled();
-        if !found.starting() || found.get("SubState") == "auto-restart" || out_of_time {
-            let why = format!(
-                "expected {name} to become active, found it {} ({}, result {})",
-                found.get("ActiveState"),
-                found.get("SubState"),
-                found.get("Result")
-            );
-            return Err(with_journal(exec, name, &why));
-        }
-        std::thread::sleep(ACTIVATING_POLL);
+        let trusted = !fresh
+            || first
+                .as_ref()
+                .is_some_and(|f| f.1.elapsed() >= TRUSTED_AFTER);
+        let why = match standing(&found, first.as_ref().map(|f| f.0.as_str()), trusted) {
+            Standing::Up => return Ok(run.to_owned()),
+            Standing::Down(why) => why,
+            Standing::Wait(why) => {
+                if began.elapsed() < ACT_TIMEOUT && !exec.out_of_time() && !exec.cancelled() {
+                    std::thread::sleep(ACTIVATING_POLL);
+                    continue;
+                }
+                why
+            }
+        };
+        let why = format!("expected {name} to become active, found it {why}");
+        return Err(with_journal(exec, name, &why));
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Standing {
+    Up,
+    Wait(String),
+    Down(String),
+}
+
+/// `first`: the run of the unit that was active first. `trusted`: a unit that only has a process counts as up.
+fn standing(found: &Found<'_>, first: Option<&str>, trusted: bool) -> Standing {
+    let words = format!(
+        "{} ({}, result {})",
+        found.get("ActiveState"),
+        found.get("SubState"),
+        found.get("Result")
+    );
+    let finished = found.get("Type") == "oneshot"
+        && found.get("Result") == "success"
+        && found.get("ActiveState") == "inactive";
+    if finished {
+        Standing::Up
+    } else if found.active() && first.is_some_and(|run| run != found.get("InvocationID")) {
+        Standing::Down("ended and started again".to_owned())
+    } else if found.active() && (trusted || !found.active_without_a_word()) {
+        Standing::Up
+    } else if found.active() || (found.starting() && found.get("SubState") != "auto-restart") {
+        Standing::Wait(words)
+    } else {
+        Standing::Down(words)
     }
 }
 
@@ -507,6 +556,31 @@ ActiveState=inactive
             ..wanted("none.service")
         };
         assert_eq!(look(&gone, &none), State::Same);
+    }
+
+    #[test]
+    fn a_process_alone_is_not_trusted_at_once() {
+        let stand = |text: &str, first: Option<&str>, trusted: bool| {
+            let properties = parse_show(text, &["a.service"]);
+            standing(&Found(&properties["a.service"]), first, trusted)
+        };
+        let simple = "Type=simple\nActiveState=active\nInvocationID=aa\n";
+        assert!(matches!(
+            stand(simple, Some("aa"), false),
+            Standing::Wait(_)
+        ));
+        assert_eq!(stand(simple, Some("aa"), true), Standing::Up);
+        // It died and systemd started it again between two looks.
+        assert!(matches!(stand(simple, Some("bb"), true), Standing::Down(_)));
+        let notify = "Type=notify\nActiveState=active\nInvocationID=aa\n";
+        assert_eq!(stand(notify, Some("aa"), false), Standing::Up);
+        let failed = "Type=simple\nActiveState=failed\nSubState=failed\nResult=exit-code\n";
+        let why = "failed (failed, result exit-code)".to_owned();
+        assert_eq!(stand(failed, Some("aa"), false), Standing::Down(why));
+        let again = "Type=simple\nActiveState=activating\nSubState=auto-restart\n";
+        assert!(matches!(stand(again, Some("aa"), false), Standing::Down(_)));
+        let once = "Type=oneshot\nActiveState=inactive\nResult=success\n";
+        assert_eq!(stand(once, None, false), Standing::Up);
     }
 
     #[test]

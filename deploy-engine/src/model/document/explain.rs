@@ -164,8 +164,10 @@ fn unknown_key(key: &str, rule: &Value, at: impl Fn(String) -> Diagnostic) -> Di
         .unwrap_or_default();
     if let Some(patterns) = rule.get("patternProperties").and_then(Value::as_object) {
         let patterns: Vec<String> = patterns.keys().map(|p| pattern_words(p)).collect();
+        let words = rule.pointer("/propertyNames/description");
+        let words = words.and_then(Value::as_str).map(str::to_owned);
         return at(format!("`{key}` cannot be a name here"))
-            .expected(patterns.join(" or "))
+            .expected(words.unwrap_or_else(|| patterns.join(" or ")))
             .found(format!("`{key}`"));
     }
     let quoted: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
@@ -273,7 +275,7 @@ fn parent_rule<'s>(error: &ValidationError<'_>, schema: &'s Value) -> &'s Value 
     schema.pointer(parent).unwrap_or(&Value::Null)
 }
 
-fn segments(path: &jsonschema::paths::Location) -> Vec<String> {
+pub(super) fn segments(path: &jsonschema::paths::Location) -> Vec<String> {
     path.into_iter()
         .map(|segment| segment.to_string())
         .collect()

@@ -4,6 +4,7 @@
 //! All errors are reported at once, each with its line and column.
 
 mod explain;
+mod partly;
 mod tree;
 
 use std::{
@@ -19,6 +20,7 @@ use serde_json::Value;
 
 use super::diagnostic::{Diagnostic, Diagnostics, Source};
 pub use explain::short;
+pub use partly::Partly;
 pub use tree::{Node, Place};
 
 /// The largest file that is read, in bytes: far above any site, far below what hurts.
@@ -73,8 +75,15 @@ pub fn schema<T: JsonSchema>() -> Value {
 pub fn load_document<T: DeserializeOwned + JsonSchema + 'static>(
     path: &Path,
 ) -> Result<Document<T>, Diagnostics> {
-    let name = path.display().to_string();
-    parse_document(&name, &read_text(path)?)
+    load_partly(path).whole()
+}
+
+/// Reads and checks one file, and keeps what can be understood of a wrong one.
+pub fn load_partly<T: DeserializeOwned + JsonSchema + 'static>(path: &Path) -> Partly<T> {
+    match read_text(path) {
+        Ok(text) => parse_partly(&path.display().to_string(), &text),
+        Err(errors) => Partly::nothing(errors),
+    }
 }
 
 /// The text of a file that a person wrote.
@@ -103,22 +112,42 @@ pub fn parse_document<T: DeserializeOwned + JsonSchema + 'static>(
     name: &str,
     text: &str,
 ) -> Result<Document<T>, Diagnostics> {
+    parse_partly(name, text).whole()
+}
+
+/// Checks `text`, called `name` in errors, and keeps what can be understood of it.
+fn parse_partly<T: DeserializeOwned + JsonSchema + 'static>(name: &str, text: &str) -> Partly<T> {
     let source = Source::new(name, text);
     let (root, mut errors) = tree::parse(&source, text);
-    let Some(root) = root else { return Err(errors) };
-    let value = root.to_value();
-    let format = Format::of::<T>().map_err(|why| Diagnostic::whole_file(name, why))?;
+    let Some(root) = root else {
+        return Partly::nothing(errors);
+    };
+    let format = match Format::of::<T>() {
+        Ok(format) => format,
+        Err(why) => return Partly::nothing(Diagnostic::whole_file(name, why).into()),
+    };
+    let mut value = root.to_value();
     for error in format.validator.iter_errors(&value) {
         explain::explain(&error, &format.schema, &source, &root, &mut errors);
     }
-    errors.or(())?;
-    let value = serde_json::from_value(value)
-        .map_err(|error| Diagnostic::whole_file(name, error.to_string()))?;
-    Ok(Document {
-        value,
-        source,
-        root,
-    })
+    let Some(doubtful) = partly::prune(&mut value, &format.validator, &format.schema) else {
+        return Partly::nothing(errors);
+    };
+    match serde_json::from_value(value) {
+        Ok(value) => Partly {
+            document: Some(Document {
+                value,
+                source,
+                root,
+            }),
+            doubtful,
+            errors,
+        },
+        Err(error) => {
+            errors.push(Diagnostic::whole_file(name, error.to_string()));
+            Partly::nothing(errors)
+        }
+    }
 }
 
 /// A format's schema, ready to be enforced.

@@ -132,3 +132,19 @@ fn a_missing_or_binary_file_is_one_clear_error() {
             .contains("UTF-8")
     );
 }
+
+#[test]
+fn what_is_right_in_a_wrong_document_can_be_used() {
+    let text = "title: t\nhosts:\n  ctl1: {address: x, prot: 1}\n  ctl2: {adress: x}\nthings: [word, 17, word]\nmod: safe\n";
+    let partly = parse_partly::<Example>("example.yaml", text);
+    let document = partly.document.unwrap();
+    // ctl2 has no address; what follows a wrong entry of a list goes with it.
+    let hosts: Vec<&str> = document.value.hosts.keys().map(|h| h.as_str()).collect();
+    assert_eq!(hosts, ["ctl1"]);
+    assert_eq!(document.value.things.len(), 1);
+    let doubtful: Vec<&str> = partly.doubtful.iter().map(String::as_str).collect();
+    assert_eq!(doubtful, ["hosts", "mode", "things"]);
+    assert_eq!(partly.errors.0.len(), 5, "{}", partly.errors);
+    let none = parse_partly::<Example>("example.yaml", "hosts: {}\n");
+    assert!(none.document.is_none() && !none.errors.is_empty());
+}

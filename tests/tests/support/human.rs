@@ -40,11 +40,24 @@ const LOOK: Duration = Duration::from_millis(100);
 impl Human {
     pub async fn log_in(url: &str, user: &str, password: &str) -> Human {
         let client = Client::builder().homeserver_url(url).build().await.unwrap();
-        client.matrix_auth().login_username(user, password).send().await.unwrap();
+        client
+            .matrix_auth()
+            .login_username(user, password)
+            .send()
+            .await
+            .unwrap();
         let id = client.user_id().unwrap().to_string();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let human = Human { client: client.clone(), id, seen: seen.clone() };
-        human.client.sync_once(SyncSettings::new().timeout(Duration::ZERO)).await.unwrap();
+        let human = Human {
+            client: client.clone(),
+            id,
+            seen: seen.clone(),
+        };
+        human
+            .client
+            .sync_once(SyncSettings::new().timeout(Duration::ZERO))
+            .await
+            .unwrap();
         tokio::spawn(read(client, seen));
         human
     }
@@ -56,14 +69,26 @@ impl Human {
     pub async fn make_encrypted_room(&self, invited: &[&str]) -> String {
         let mut request = CreateRoom::new();
         request.preset = Some(RoomPreset::PrivateChat);
-        request.invite = invited.iter().map(|id| UserId::parse(*id).unwrap()).collect();
+        request.invite = invited
+            .iter()
+            .map(|id| UserId::parse(*id).unwrap())
+            .collect();
         let encryption = RoomEncryptionEventContent::with_recommended_defaults();
-        request.initial_state = vec![InitialStateEvent::with_empty_state_key(encryption).to_raw_any()];
-        self.client.create_room(request).await.unwrap().room_id().to_string()
+        request.initial_state =
+            vec![InitialStateEvent::with_empty_state_key(encryption).to_raw_any()];
+        self.client
+            .create_room(request)
+            .await
+            .unwrap()
+            .room_id()
+            .to_string()
     }
 
     pub async fn join(&self, room: &str) {
-        self.client.join_room_by_id(&RoomId::parse(room).unwrap()).await.unwrap();
+        self.client
+            .join_room_by_id(&RoomId::parse(room).unwrap())
+            .await
+            .unwrap();
     }
 
     /// Says something; the name of the event.
@@ -82,7 +107,9 @@ impl Human {
             // A homeserver that was just restarted may answer late.
             match room.send(RoomMessageEventContent::text_plain(words)).await {
                 Ok(sent) => return sent.response.event_id.to_string(),
-                Err(_) if start.elapsed() < Duration::from_secs(20) => tokio::time::sleep(LOOK).await,
+                Err(_) if start.elapsed() < Duration::from_secs(20) => {
+                    tokio::time::sleep(LOOK).await
+                }
                 Err(error) => panic!("{} could not say {words:?}: {error}", self.id),
             }
         }
@@ -110,8 +137,13 @@ impl Human {
         let start = std::time::Instant::now();
         while start.elapsed() < limit {
             if let Some(room) = self.client.get_room(&RoomId::parse(room).unwrap()) {
-                let members = room.members(RoomMemberships::JOIN).await.unwrap_or_default();
-                if members.iter().any(|member| member.user_id() == user) && !self.devices_of(user.as_str()).await.is_empty() {
+                let members = room
+                    .members(RoomMemberships::JOIN)
+                    .await
+                    .unwrap_or_default();
+                if members.iter().any(|member| member.user_id() == user)
+                    && !self.devices_of(user.as_str()).await.is_empty()
+                {
                     return true;
                 }
             }
@@ -124,8 +156,16 @@ impl Human {
     pub async fn devices_of(&self, user: &str) -> BTreeSet<String> {
         let user: OwnedUserId = UserId::parse(user).unwrap();
         let _ = self.client.encryption().request_user_identity(&user).await;
-        let devices = self.client.encryption().get_user_devices(&user).await.unwrap();
-        devices.devices().map(|device| device.device_id().to_string()).collect()
+        let devices = self
+            .client
+            .encryption()
+            .get_user_devices(&user)
+            .await
+            .unwrap();
+        devices
+            .devices()
+            .map(|device| device.device_id().to_string())
+            .collect()
     }
 }
 
@@ -147,7 +187,10 @@ async fn read(client: Client, seen: Arc<Mutex<Vec<Seen>>>) {
 }
 
 /// A notice of somebody else.
-fn understood(event: &matrix_sdk::deserialized_responses::TimelineEvent, client: &Client) -> Option<Seen> {
+fn understood(
+    event: &matrix_sdk::deserialized_responses::TimelineEvent,
+    client: &Client,
+) -> Option<Seen> {
     let AnySyncTimelineEvent::MessageLike(AnySyncMessageLikeEvent::RoomMessage(
         SyncMessageLikeEvent::Original(message),
     )) = event.raw().deserialize().ok()?
@@ -157,7 +200,8 @@ fn understood(event: &matrix_sdk::deserialized_responses::TimelineEvent, client:
     if Some(message.sender.as_ref()) == client.user_id() {
         return None;
     }
-    let (mut kind, mut edits, mut answers, mut thread) = (message.content.msgtype, None, None, None);
+    let (mut kind, mut edits, mut answers, mut thread) =
+        (message.content.msgtype, None, None, None);
     match message.content.relates_to {
         Some(Relation::Replacement(replacement)) => {
             kind = replacement.new_content.msgtype;
@@ -167,7 +211,18 @@ fn understood(event: &matrix_sdk::deserialized_responses::TimelineEvent, client:
         Some(Relation::Reply(of)) => answers = Some(of.in_reply_to.event_id.to_string()),
         _ => {}
     }
-    let MessageType::Notice(notice) = kind else { return None };
-    let html = notice.formatted.map(|formatted| formatted.body).unwrap_or_default();
-    Some(Seen { body: notice.body, html, answers, edits, thread })
+    let MessageType::Notice(notice) = kind else {
+        return None;
+    };
+    let html = notice
+        .formatted
+        .map(|formatted| formatted.body)
+        .unwrap_or_default();
+    Some(Seen {
+        body: notice.body,
+        html,
+        answers,
+        edits,
+        thread,
+    })
 }

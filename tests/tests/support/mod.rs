@@ -1,6 +1,10 @@
 //! What several test programs need.
 
+// Each test program uses its part of it.
+#![allow(dead_code)]
+
 pub mod human;
+pub mod scene;
 
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
