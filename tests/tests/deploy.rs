@@ -1,4 +1,5 @@
 //! `cargo demo --script` as a user runs it: deploy, approve, plan again, status. Needs root on Debian and fails without it.
+#![allow(clippy::unwrap_used)] // a test program: a panic is its way to fail
 
 use std::process::Command;
 

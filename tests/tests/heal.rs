@@ -1,6 +1,7 @@
 //! The drills that must heal and those that must refuse, through Prometheus, Alertmanager and the webhook; what the bot does about
 //! the first is told in an encrypted room of a real homeserver. Needs root on Debian and fails without it. All drills:
 //! `nightshift-lab drill --all --fresh`.
+#![allow(clippy::unwrap_used)] // a test program: a panic is its way to fail
 #![recursion_limit = "256"]
 
 mod support;

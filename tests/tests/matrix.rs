@@ -1,4 +1,5 @@
 //! The bot in an encrypted room of a real homeserver, with a second Matrix client as the human.
+#![allow(clippy::unwrap_used)] // a test program: a panic is its way to fail
 #![recursion_limit = "256"]
 
 mod support;

@@ -1,5 +1,6 @@
 //! Every service of the demo's site is taken off its host again, one after another, and leaves nothing. Needs root on Debian and
 //! fails without it.
+#![allow(clippy::unwrap_used)] // a test program: a panic is its way to fail
 
 use lab::scenario::{Bot, Changes, Installation, Program, install, rewrite_site, with_packages};
 use lab::{Lab, Progress, in_layered_lab};
