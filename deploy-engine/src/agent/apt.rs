@@ -340,19 +340,24 @@ fn inherit(writer: &OwnedFd) -> Result<(), String> {
         .map_err(|error| format!("expected to pass a pipe to apt, found: {error}"))
 }
 
-/// `pmstatus:PACKAGE:PERCENT:TEXT` and `dlstatus:N:PERCENT:TEXT`: whole parts of a hundred.
+/// `dlstatus:N:PERCENT:TEXT` and then `pmstatus:PACKAGE:PERCENT:TEXT`, each up to a hundred: whole parts of a hundred, of which
+/// fetching is the first half and unpacking and setting up the second.
 fn parse_progress(line: &str) -> Option<u32> {
     let mut parts = line.split(':');
-    if !matches!(parts.next(), Some("pmstatus" | "dlstatus")) {
-        return None;
-    }
+    let before = match parts.next() {
+        Some("dlstatus") => 0.0,
+        Some("pmstatus") => 50.0,
+        _ => return None,
+    };
     // A package may carry its architecture (`libc6:amd64`): the percentage is the first number with a fraction.
     let percent = parts.find_map(|part| {
         part.contains('.')
             .then(|| part.parse::<f64>().ok())
             .flatten()
     })?;
-    (0.0..=100.0).contains(&percent).then_some(percent as u32)
+    (0.0..=100.0)
+        .contains(&percent)
+        .then_some((before + percent / 2.0) as u32)
 }
 
 /// While it lives, installing starts no service. Removed when it is dropped; one that a crash left over goes with
@@ -437,10 +442,10 @@ mod tests {
         for (line, expected) in [
             (
                 "pmstatus:memcached:40.2000:Unpacking memcached (amd64)",
-                Some(40),
+                Some(70),
             ),
-            ("pmstatus:libc6:amd64:12.5:Preparing: libc6", Some(12)),
-            ("dlstatus:3:99.9:Retrieving file 3 of 3", Some(99)),
+            ("pmstatus:libc6:amd64:12.5:Preparing: libc6", Some(56)),
+            ("dlstatus:3:99.9:Retrieving file 3 of 3", Some(49)),
             ("pmconffile:/etc/x:1.0:'a' 'b'", None),
             ("pmstatus:dpkg-exec:101.0:x", None),
             ("", None),
