@@ -138,8 +138,5 @@ async fn all_told(installation: &Installation, human: &Human) {
 /// What the message about an incident says by now.
 fn last_words<'a>(seen: &'a [Seen], incident: &str) -> Option<&'a str> {
     let about = |one: &&Seen| one.thread.is_none() && one.body.contains(incident);
-    seen.iter()
-        .filter(about)
-        .next_back()
-        .map(|one| one.body.as_str())
+    seen.iter().rfind(about).map(|one| one.body.as_str())
 }

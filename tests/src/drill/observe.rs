@@ -83,7 +83,8 @@ fn first_alert(incident: &Value, names: &[String], since: Timestamp) -> Option<T
 
 fn note_decisions(seen: &mut Seen, why: &Value, drill: &Drill, since: Timestamp) {
     let decisions = why["decisions"].as_array().map_or(&[][..], Vec::as_slice);
-    for record in decisions {
+    // The history has the same answer once; that it still stands is in the last decision.
+    for record in decisions.iter().chain([&why["decision"]]) {
         let decision = &record["decision"];
         let reason = decision["why"].as_str().unwrap_or_default();
         let Some(at) = time(&record["at"]).filter(|at| *at >= since) else {
