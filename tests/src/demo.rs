@@ -154,17 +154,21 @@ impl Times {
 /// What a newcomer sees first.
 fn welcome(lab: &Lab, hosts: u8) -> String {
     let (name, other) = (lab.name(), "cargo lab");
+    let fault = format!("{other} --lab {name} fault");
+    let mend = format!("{other} --lab {name} mend all");
     let walk = if hosts == 1 {
         format!(
-            "   {other} --lab {name} fault kill ctl1 memcached          memcached is gone\n   \
-             {other} --lab {name} fault kill ctl1 haproxy            and the load balancer"
+            "   {fault} hold-down ctl1 memcached     killed, and held down\n   \
+             {mend}                          it could start now; with one host the bot says why it does not\n   \
+             {fault} hold-down ctl1 haproxy       and the load balancer"
         )
     } else {
         format!(
-            "   {other} --lab {name} fault partition ctl1,ctl2 / ctl3   split the RabbitMQ cluster, wait half a minute, then\n   \
-             {other} --lab {name} mend all                           heal the network; RabbitMQ stays split\n   \
-             {other} --lab {name} fault hold-down ctl2 mariadb       a database that cannot start; mend all lets it\n   \
-             {other} --lab {name} fault kill ctl1 keepalived         the virtual address"
+            "   {fault} hold-down ctl2 memcached     killed, and held down\n   \
+             {mend}                          it could start now, but does not by itself\n   \
+             {fault} partition ctl1,ctl2 / ctl3   split the RabbitMQ cluster, wait half a minute, then\n   \
+             {mend}                          heal the network; RabbitMQ stays split\n   \
+             {fault} hold-down ctl2 mariadb       a member of the database"
         )
     };
     format!(
