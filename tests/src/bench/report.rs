@@ -244,7 +244,7 @@ mod tests {
             table.contains("3.50"),
             "700 ms are 3.5 times 200 ms:\n{table}"
         );
-        report.aim_faster_than("no-op", "theirs", 3.5);
+        report.aim_faster_than("no-op", "theirs", 3.4);
         report.aim_within("no-op", "theirs", 3.4);
         report.aim_seconds("no-op", "ours", 0.2);
         report.aim_seconds("no-op", "nobody", 100.0);
