@@ -122,9 +122,11 @@ impl Bot {
         self.office.flush(adapter).await;
         let ok = match answer {
             Some(Answer {
-                follow: Some(job), ..
+                ok: whole,
+                follow: Some(job),
+                ..
             }) => {
-                let ok = self.until_end(&job).await;
+                let ok = self.until_end(&job).await && whole;
                 self.told.caught_up().await;
                 self.office.flush(adapter).await;
                 ok

@@ -205,6 +205,8 @@ impl Bot {
         let message = refusals(message, plan);
         let data = json!({ "job": id, "refused": plan.refused });
         Ok(Answer {
+            // The job may succeed; what was asked for is not done as a whole.
+            ok: plan.refused.is_empty(),
             follow: Some(id),
             ..Answer::new(message).with(data)
         })

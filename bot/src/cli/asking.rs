@@ -85,10 +85,11 @@ impl Shown {
             },
             Frame::Update { .. } => {}
             Frame::Ended { ok, how } => {
-                self.ok = ok;
+                // Of an answer that left something out, the rest may have succeeded.
+                self.ok &= ok;
                 self.view.clear_bars();
                 if let Some(answer) = &mut self.answer {
-                    answer["ok"] = ok.into();
+                    answer["ok"] = self.ok.into();
                     answer["ended"] = how.into();
                 } else if !ok {
                     eprintln!("{how}");
