@@ -81,7 +81,7 @@ impl Change {
     }
 }
 
-/// Pure. Keeping the latest [`Alert::moment`] makes the result independent of order and repetition of messages.
+/// Pure. Keeping the latest `moment` makes the result independent of order and repetition of messages.
 pub fn fold(known: Option<&Alert>, incoming: &Alert) -> Change {
     use std::cmp::Ordering::{Equal, Greater, Less};
     let Some(known) = known else {
