@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use deploy_engine::model::{Diagnostics, Document, Partly, load_document, load_partly};
@@ -18,6 +19,8 @@ pub struct Loaded {
     /// Name of the source → the site's secret that is its webhook token.
     pub site_tokens: Vec<(String, String)>,
     pub matrix_password: Option<Secret>,
+    /// The address of the dead man's switch, and how often it is called.
+    pub heartbeat: Option<(Secret, Duration)>,
 }
 
 /// Reads `path` without its secrets: for those who may not read them. Relative paths in it become relative to its directory.
@@ -91,11 +94,18 @@ fn read_secrets(document: &Document<Config>, base: &Path, errors: &mut Diagnosti
         read.map_err(|why| errors.push(document.error_at(&at, why)))
             .ok()
     });
+    let heartbeat = config.heartbeat.as_ref().and_then(|heartbeat| {
+        let read = heartbeat.url.read(base);
+        let url = read.map_err(|why| errors.push(document.error_at(&["heartbeat", "url"], why)));
+        let every = Duration::from_secs(u64::from(heartbeat.every_seconds));
+        Some((url.ok()?, every))
+    });
     Loaded {
         config,
         webhook_tokens,
         site_tokens,
         matrix_password,
+        heartbeat,
     }
 }
 
