@@ -258,7 +258,7 @@ impl Figures {
             "nightshift_alerts_pending",
             "gauge",
             "Stored alerts that the healer has not looked at yet.",
-            pending.len() as f64,
+            pending.count() as f64,
         );
         let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         labelled(

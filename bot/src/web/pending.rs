@@ -29,10 +29,10 @@ pub struct Pending {
 impl Pending {
     /// May so many more come? The healer takes them soon; a sender that is told no comes again.
     pub fn has_room(&self, alerts: usize) -> bool {
-        !self.is_closed() && self.len() + alerts <= LIMIT
+        !self.is_closed() && self.count() + alerts <= LIMIT
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.lock().len()
     }
 
@@ -129,7 +129,7 @@ mod tests {
         pending.put(vec![(firing("b", 9), Change::Repeat)]);
         pending.put(vec![(alert("a", Status::Resolved, 2), Change::Resolved)]);
         pending.put(vec![(firing("a", 3), Change::Stale)]);
-        assert_eq!((pending.len(), pending.merged()), (2, 3));
+        assert_eq!((pending.count(), pending.merged()), (2, 3));
         let first = pending.take(1).await;
         assert_eq!(
             first,

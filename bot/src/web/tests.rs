@@ -128,7 +128,7 @@ async fn webhooks_that_come_together_share_commits_and_all_are_stored() {
         .find_map(|line| line.strip_prefix("nightshift_alert_commits_total "));
     let commits: u32 = commits.unwrap().parse().unwrap();
     assert!(commits < 200, "{commits} commits");
-    assert_eq!(served.pending.len(), 200);
+    assert_eq!(served.pending.count(), 200);
 }
 
 #[tokio::test]
