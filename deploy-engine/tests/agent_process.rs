@@ -219,7 +219,7 @@ fn a_step_runs_once_and_its_outcome_is_kept_without_its_request() {
     let entry = root.path().join("var/lib/nightshift/spool/job1.0.1");
     assert!(!entry.join("request").exists() && entry.join("outcome").exists());
     let fence = Fence {
-        scope: "site:demo".into(),
+        scope: "site:test".into(),
         token: 1,
     };
     let job = "job1".into();
