@@ -218,8 +218,16 @@ fn a_step_runs_once_and_its_outcome_is_kept_without_its_request() {
     );
     let entry = root.path().join("var/lib/nightshift/spool/job1.0.1");
     assert!(!entry.join("request").exists() && entry.join("outcome").exists());
-    assert_eq!(agent.ask(Request::Forget { job: "job1".into() }), Reply::Ok);
+    let fence = Fence {
+        scope: "site:test".into(),
+        token: 1,
+    };
+    let job = "job1".into();
+    assert_eq!(agent.ask(Request::Forget { job, fence }), Reply::Ok);
     assert_eq!(agent.status("job1.0.1"), StepStatus::NeverStarted);
+    // A start that comes late finds no key, and a closed fence.
+    agent.send(9, request());
+    assert_eq!(agent.outcome(), (vec![], Outcome::Fenced { seen: 2 }));
 }
 
 #[test]
@@ -260,6 +268,9 @@ fn a_killed_worker_is_lost_and_never_repeated() {
     agent.send(1, request());
     agent.until_started();
     kill_9(worker_pid(root.path(), "job3.0.1"));
+    // Its program goes on, so the step is not over.
+    let status = Agent::start(root.path()).status("job3.0.1");
+    assert!(matches!(status, StepStatus::Running { .. }), "{status:?}");
     let (_, outcome) = agent.outcome();
     assert!(
         matches!(&outcome, Outcome::Lost { why } if why.contains("boot-1")),
@@ -299,7 +310,12 @@ fn a_cancelled_step_ends_its_programs() {
     let unknown = agent.ask(Request::Cancel {
         key: StepKey("job4.9.1".into()),
     });
-    assert!(matches!(unknown, Reply::Refused { .. }));
+    assert_eq!(unknown, Reply::Ok);
+    // A start that comes after its cancel begins nothing.
+    let marks = root.path().join("marks").display().to_string();
+    agent.send(4, run("job4.9.1", 1, &["touch", &marks], 30));
+    assert_eq!(agent.outcome(), (vec![], Outcome::CalledOff));
+    assert!(!root.path().join("marks").exists());
 }
 
 #[test]

@@ -134,9 +134,7 @@ impl Server {
                 .entry(&key)
                 .and_then(|entry| self.follow(id, &key, &entry, seen, None)),
             Request::Cancel { key } => self.cancel(id, &key),
-            Request::Forget { job } => Spool::new(&self.root).forget(&job).map(|()| {
-                self.reply(id, Reply::Ok);
-            }),
+            Request::Forget { job, fence } => self.forget(id, &job, &fence),
         };
         if let Err(why) = done {
             self.reply(id, Reply::Refused { why });
@@ -203,12 +201,19 @@ impl Server {
     fn cancel(&self, id: u64, key: &StepKey) -> Result<(), String> {
         let entry = Spool::new(&self.root).entry(key)?;
         match entry.status(SystemTime::now())? {
-            StepStatus::Running { .. } => entry.request_cancel()?,
-            StepStatus::NeverStarted => {
-                return Err(format!("expected a running step {key}, found none"));
-            }
+            StepStatus::NeverStarted if entry.call_off()? => {}
+            // Or it began just now.
+            StepStatus::NeverStarted | StepStatus::Running { .. } => entry.request_cancel()?,
             StepStatus::Finished { .. } => {}
         }
+        self.reply(id, Reply::Ok);
+        Ok(())
+    }
+
+    fn forget(&self, id: u64, job: &str, fence: &Fence) -> Result<(), String> {
+        // First, so that no start comes in between.
+        fence::close(&self.root, fence)?;
+        Spool::new(&self.root).forget(job)?;
         self.reply(id, Reply::Ok);
         Ok(())
     }

@@ -4,28 +4,32 @@ use std::sync::Arc;
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Context, RunError,
-    act::{Acted, Attempt, How},
+    act::{Acted, Attempt, How, Permit},
     book::Book,
-    flight::{Flight, Flights},
-    host::stopped,
+    call_off::{CalledOff, call_off},
+    flight::{Flight, Flights, host_of},
+    outcome,
     ports::sleep_until,
     prepare::{Prepared, prepare},
 };
 use crate::{
     job::{
-        HOLD_POLL_SECONDS, Job, JobEvent, JobId, JobResult, JobState, Next, Step, StepEnd, StepId,
+        Action, HOLD_POLL_SECONDS, Job, JobEvent, JobId, JobResult, JobState, Next, Step, StepEnd,
+        StepId,
     },
-    wire::Fence,
+    model::HostName,
+    wire::{Fence, StepKey},
 };
 
 /// How long a gate may hold a job: a day later the world is another one, and the job is refused.
 const HOLD_LIMIT_SECONDS: i64 = 24 * 60 * 60;
 
-/// How often an attempt is begun again because its host says that it never started it.
+/// How often an attempt is begun again because its host says that it never started it, or its guards' word grew too old.
 const RESTARTS: u32 = 5;
 
 /// A request to cancel; answered when it is in the journal.
@@ -38,6 +42,8 @@ pub struct CancelOrder {
 enum Landed {
     Prepared(Prepared),
     Acted(Acted),
+    /// What was to be given up, and how it then ended.
+    CalledOff(StepEnd),
 }
 
 pub struct Driver {
@@ -45,20 +51,23 @@ pub struct Driver {
     book: Book,
     flights: Flights,
     tasks: FuturesUnordered<BoxFuture<'static, (StepId, Landed)>>,
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
     /// While the job is held: when the gate is asked again.
     ask_gate_at: Option<Timestamp>,
 }
 
 impl Driver {
     pub fn new(context: Arc<Context>, job: JobId, state: JobState, last_at: Timestamp) -> Self {
-        let cancelled = state.job().is_some_and(|job| job.cancelled_by.is_some());
+        let stop = CancellationToken::new();
+        if state.job().is_some_and(|job| job.cancelled_by.is_some()) {
+            stop.cancel();
+        }
         Self {
             book: Book::new(context.clone(), job, state, last_at),
             context,
             flights: Flights::default(),
             tasks: FuturesUnordered::new(),
-            stop: watch::Sender::new(cancelled),
+            stop,
             ask_gate_at: None,
         }
     }
@@ -73,10 +82,12 @@ impl Driver {
             }
             let clock = self.context.clock.clone();
             let wake = self.wake_at();
+            // In this order: what people and the clock want is seldom, so steps wait for neither for long.
             tokio::select! {
-                Some((step, landed)) = self.tasks.next() => self.land(step, landed).await?,
+                biased;
                 Some(order) = orders.recv() => self.cancel(order).await?,
                 () = sleep_until(&*clock, wake) => self.book.renew_if_due().await?,
+                Some((step, landed)) = self.tasks.next() => self.land(step, landed).await?,
             }
         }
     }
@@ -116,7 +127,7 @@ impl Driver {
             } if !self.flights.contains(step) => {
                 let flight = Flight::new(self.step(step), attempt, undo, true);
                 self.flights.insert(step, flight);
-                self.act(step, since, How::Attach, String::new());
+                self.act(step, since, How::Attach);
             }
             Next::Wait { until, .. } => {
                 let asked = self.ask_gate_at.get_or_insert(until);
@@ -149,29 +160,84 @@ impl Driver {
             self.book.shared_state(),
         );
         let step = self.step(id).clone();
-        let mut stop = self.stop.subscribe();
+        let open = self.open_attempts(id);
+        let stop = self.stop.clone();
         let task = async move {
             if let Some(at) = not_before {
                 tokio::select! {
+                    biased;
                     () = sleep_until(&*context.clock, at) => {}
-                    () = stopped(&mut stop), if !undo => {}
+                    () = stop.cancelled(), if !undo => {}
                 }
             }
-            let prepared = prepare(context, job, state, step, undo).await;
+            let prepared = prepare(context, job, state, step, undo, open).await;
             (id, Landed::Prepared(prepared))
         };
         self.tasks.push(task.boxed());
     }
 
+    /// Earlier attempts at the step, and at its undo, of which no host said how they ended: they may begin or run on.
+    fn open_attempts(&self, id: StepId) -> Vec<(HostName, StepKey)> {
+        let (Some(flight), Some(job)) = (self.flights.get(id), self.book.state().job()) else {
+            return Vec::new();
+        };
+        let (step, run) = (&job.steps[id.0 as usize], &job.runs[id.0 as usize]);
+        let said = matches!(
+            run.end(),
+            Some(StepEnd::Done { .. } | StepEnd::Failed { .. } | StepEnd::Drifted { .. })
+        );
+        let attempt = match flight.undo {
+            true if said => 0,
+            true => run.attempts,
+            false => flight.attempt - 1,
+        };
+        let name = self.book.job();
+        let step_host = host_of(&step.action).filter(|_| attempt > 0);
+        let undo_host = step.undo.as_ref().and_then(host_of);
+        let undo_host = undo_host.filter(|_| flight.undo && flight.attempt > 1);
+        let step_key = step_host.map(|host| (host.clone(), Job::step_key(name, id, attempt)));
+        let undone = flight.attempt - 1;
+        let undo_key = undo_host.map(|host| (host.clone(), Job::undo_key(name, id, undone)));
+        step_key.into_iter().chain(undo_key).collect()
+    }
+
+    /// Gives up a step whose start is in the journal, and ends it so, beside the loop.
+    fn give_up(&mut self, id: StepId, end: StepEnd) {
+        let Some(flight) = self.flights.get(id) else {
+            return;
+        };
+        let (key, action) = self.key_and_action(id, flight);
+        let Action::Host { host, work } = action.clone() else {
+            return self
+                .tasks
+                .push(futures::future::ready((id, Landed::CalledOff(end))).boxed());
+        };
+        let context = self.context.clone();
+        let task = async move {
+            let end = match call_off(&*context.hosts, &*context.clock, &host, &key).await {
+                CalledOff::NeverBegan => end,
+                CalledOff::Ended(outcome) => outcome::step_end(&host, &work, outcome, ""),
+                CalledOff::Unknown { why } => StepEnd::Lost { why },
+            };
+            (id, Landed::CalledOff(end))
+        };
+        self.tasks.push(task.boxed());
+    }
+
+    fn key_and_action(&self, id: StepId, flight: &Flight) -> (StepKey, &Action) {
+        let (step, job) = (self.step(id), self.book.job());
+        match &step.undo {
+            Some(undo) if flight.undo => (Job::undo_key(job, id, flight.attempt), undo),
+            _ => (Job::step_key(job, id, flight.attempt), &step.action),
+        }
+    }
+
     /// Acts, beside the loop.
-    fn act(&mut self, id: StepId, since: Timestamp, how: How, before: String) {
+    fn act(&mut self, id: StepId, since: Timestamp, how: How) {
         let (Some(flight), Some(lease)) = (self.flights.get(id), self.book.lease()) else {
             return;
         };
-        let key = match flight.undo {
-            true => Job::undo_key(self.book.job(), id, flight.attempt),
-            false => Job::step_key(self.book.job(), id, flight.attempt),
-        };
+        let (key, _) = self.key_and_action(id, flight);
         let attempt = Attempt {
             context: self.context.clone(),
             job: self.book.job().clone(),
@@ -184,8 +250,7 @@ impl Driver {
             },
             since,
             how,
-            before,
-            stop: self.stop.subscribe(),
+            stop: self.stop.clone(),
         };
         self.tasks
             .push(async move { (id, Landed::Acted(attempt.run().await)) }.boxed());
@@ -201,7 +266,11 @@ impl Driver {
                 }
                 self.end(id, end).await
             }
-            Landed::Acted(Acted::NeverStarted) => self.never_started(id).await,
+            Landed::Acted(Acted::NeverStarted) => {
+                self.begin_again(id);
+                Ok(())
+            }
+            Landed::CalledOff(end) => self.end(id, end).await,
         }
     }
 
@@ -212,13 +281,11 @@ impl Driver {
         let (undo, recorded) = (flight.undo, flight.recorded);
         if self.is_stopping() && !undo {
             // Nothing was done, so nothing is started any more.
-            return match recorded {
-                true => self.end(id, StepEnd::Cancelled).await,
-                false => {
-                    self.flights.remove(id);
-                    Ok(())
-                }
-            };
+            match recorded {
+                true => self.give_up(id, StepEnd::Cancelled),
+                false => drop(self.flights.remove(id)),
+            }
+            return Ok(());
         }
         let prepared = match prepared {
             Prepared::Hold { why, .. } if self.held_too_long() => Prepared::End(StepEnd::Refused {
@@ -233,12 +300,16 @@ impl Driver {
             Prepared::Hold { until, why } => self.hold(id, until, why).await,
             Prepared::End(end) => {
                 self.release_hold().await?;
-                if undo && !recorded {
+                if recorded {
+                    self.give_up(id, end);
+                    return Ok(());
+                }
+                if undo {
                     self.record_start(id).await?;
                 }
                 self.end(id, end).await
             }
-            Prepared::Act { before } => {
+            Prepared::Act { before, guarded_at } => {
                 self.release_hold().await?;
                 self.book.renew_if_due().await?;
                 let since = match recorded {
@@ -246,7 +317,12 @@ impl Driver {
                     true => self.context.clock.now(),
                     false => self.record_start(id).await?,
                 };
-                self.act(id, since, How::Start, before);
+                let permit = Permit {
+                    before,
+                    guarded_at,
+                    fresh: !recorded,
+                };
+                self.act(id, since, How::Start(permit));
                 Ok(())
             }
         }
@@ -279,17 +355,20 @@ impl Driver {
         self.book.record(event).await.map(|_| ())
     }
 
-    async fn never_started(&mut self, id: StepId) -> Result<(), RunError> {
+    /// Its start is in the journal, and nothing has begun: gate and guards are asked again.
+    fn begin_again(&mut self, id: StepId) {
         let Some(flight) = self.flights.get_mut(id) else {
-            return Ok(());
+            return;
         };
         flight.restarts += 1;
         if flight.restarts <= RESTARTS {
-            self.prepare(id, None);
-            return Ok(());
+            return self.prepare(id, None);
         }
-        let what = format!("its host was told {RESTARTS} times to start it, and never recorded it");
-        self.end(id, StepEnd::Failed { what }).await
+        let what = format!(
+            "it was to be started {RESTARTS} times, and each time its host never recorded it or its guards' word grew too old \
+             before; nothing was done"
+        );
+        self.give_up(id, StepEnd::Failed { what });
     }
 
     async fn hold(
@@ -337,7 +416,7 @@ impl Driver {
         self.book
             .record(JobEvent::CancelRequested { by: order.by })
             .await?;
-        self.stop.send_replace(true);
+        self.stop.cancel();
         self.ask_gate_at = None;
         // Whoever asked may have gone away; the journal has it all the same.
         let _ = order.reply.send(());

@@ -72,6 +72,7 @@ pub trait Hosts: Send + Sync {
     /// Ends a running step; its outcome becomes [`Outcome::Cancelled`].
     async fn cancel(&self, host: &HostName, key: &StepKey) -> Result<(), HostError>;
 
-    /// Drops what the host remembers of a finished job.
-    async fn forget(&self, host: &HostName, job: &JobId) -> Result<(), HostError>;
+    /// Drops what the host remembers of a finished job. `fence` is the job's last one: the host refuses it from now on, so that
+    /// nothing of the job that is still under way can begin.
+    async fn forget(&self, host: &HostName, job: &JobId, fence: &Fence) -> Result<(), HostError>;
 }

@@ -302,7 +302,12 @@ impl SshHosts {
                     key,
                     status: StepStatus::NeverStarted,
                 } => {
-                    return Err(not_started(host, &key, "the host has no record of it"));
+                    // Its worker may have died before it began, or the order is still under way in a connection that broke.
+                    return Err(HostError::Protocol {
+                        host: host.target.host.clone(),
+                        expected: format!("the outcome of {key}"),
+                        found: "the host has no record of it".to_owned(),
+                    });
                 }
                 Reply::Refused { why } => {
                     return Err(HostError::Refused {
@@ -481,8 +486,11 @@ impl Hosts for SshHosts {
         }
     }
 
-    async fn forget(&self, name: &HostName, job: &JobId) -> Result<(), HostError> {
-        let request = Request::Forget { job: job.0.clone() };
+    async fn forget(&self, name: &HostName, job: &JobId, fence: &Fence) -> Result<(), HostError> {
+        let request = Request::Forget {
+            job: job.0.clone(),
+            fence: fence.clone(),
+        };
         match self
             .question(name, request, "to forget a job", ASK_TIMEOUT)
             .await?

@@ -58,13 +58,16 @@ pub enum Request {
         #[serde(default)]
         seen: u64,
     },
-    /// Ends a running step's process group; its outcome says so.
+    /// Ends a running step's process group; its outcome says so. A key that was never started is called off: remembered, so that a
+    /// start that is still under way begins nothing.
     Cancel {
         key: StepKey,
     },
-    /// Drops the spool entries of a finished job.
+    /// Drops the spool entries of a finished job, and refuses its fencing number from now on: a start that is still under way
+    /// would find its key forgotten, and do it again.
     Forget {
         job: String,
+        fence: Fence,
     },
 }
 
@@ -288,6 +291,8 @@ pub enum Outcome {
         found: String,
     },
     Cancelled,
+    /// It was cancelled before it began, and never will begin: an order that arrives later finds this.
+    CalledOff,
     /// The agent's worker died (power cut, kill): what it did is unknown until it is observed.
     Lost {
         why: String,

@@ -180,7 +180,7 @@ impl Hosts for World {
         Ok(())
     }
 
-    async fn forget(&self, _: &HostName, _: &JobId) -> Result<(), HostError> {
+    async fn forget(&self, _: &HostName, _: &JobId, _: &Fence) -> Result<(), HostError> {
         Ok(())
     }
 }
