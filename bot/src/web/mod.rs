@@ -1,28 +1,46 @@
 //! What the bot serves over HTTP: webhooks, health, metrics.
 
 mod figures;
+mod signature;
+mod tls;
 mod token;
 mod webhook;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    sync::Arc,
+};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, State, connect_info::Connected},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
+    serve::{IncomingStream, Listener},
 };
-use collectors::{Alert, Change};
+use collectors::{Alert, Change, SourceName};
+use governor::Quota;
 use jiff::Timestamp;
 use tokio::{net::TcpListener, sync::mpsc};
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 pub use figures::Figures;
+pub use signature::Signers;
+use tls::TlsListener;
+pub use tls::settings as tls_settings;
 pub use token::Tokens;
 pub use webhook::stored;
 
-use crate::store::Store;
+use crate::{audit::Redactor, pace::Senders, store::Store};
+
+/// Webhooks without a right, from one address: at once, and a second. A sender with a wrong token tries once a minute; whoever
+/// guesses does not get far.
+const WRONG_AT_ONCE: NonZeroU32 = NonZeroU32::MIN.saturating_add(19);
+const WRONG_PER_SECOND: NonZeroU32 = NonZeroU32::MIN;
 
 /// Webhooks that may wait for the healer. Each was stored before; past this senders are asked to come again, which they do.
 pub const QUEUE: usize = 1_024;
@@ -34,8 +52,66 @@ pub type Batch = Vec<(Alert, Change)>;
 pub struct Web {
     pub store: Store,
     pub tokens: Tokens,
+    pub signers: Signers,
+    /// Webhooks need a client certificate, too.
+    pub certified: bool,
+    pub pace: WebPace,
+    /// An alert may quote a secret; it is not kept.
+    pub redactor: Redactor,
     pub batches: mpsc::Sender<Batch>,
     pub figures: Arc<Figures>,
+}
+
+/// How fast webhooks may come.
+pub struct WebPace {
+    /// Of each source.
+    taken: Senders<SourceName>,
+    /// Of each address without a right.
+    wrong: Senders<IpAddr>,
+}
+
+impl WebPace {
+    /// Twice as many at once.
+    pub fn new(webhooks_per_second: u32) -> Self {
+        let rate = |number: u32| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
+        let taken = Quota::per_second(rate(webhooks_per_second))
+            .allow_burst(rate(webhooks_per_second.saturating_mul(2)));
+        let wrong = Quota::per_second(WRONG_PER_SECOND).allow_burst(WRONG_AT_ONCE);
+        Self {
+            taken: Senders::new(taken),
+            wrong: Senders::new(wrong),
+        }
+    }
+}
+
+/// Who is at the other end, as far as the connection tells.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    address: IpAddr,
+    /// It has a certificate that the configured authority signed.
+    certified: bool,
+}
+
+impl Connected<IncomingStream<'_, TcpListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        Self {
+            address: stream.remote_addr().ip(),
+            certified: false,
+        }
+    }
+}
+
+impl Connected<IncomingStream<'_, TlsListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
+        let (_, session) = stream.io().get_ref();
+        Self {
+            address: stream.remote_addr().ip(),
+            // A certificate that nobody vouches for ends the handshake.
+            certified: session
+                .peer_certificates()
+                .is_some_and(|chain| !chain.is_empty()),
+        }
+    }
 }
 
 /// Takes the address; fails at once when it is taken, before anything else starts.
@@ -48,13 +124,27 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     })
 }
 
-/// Serves until told to stop.
+/// Serves until told to stop; with `tls` nothing but HTTPS.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
     web: Arc<Web>,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    axum::serve(listener, router(web))
+    match tls {
+        None => serve_on(listener, web, stop).await,
+        Some(settings) => serve_on(TlsListener::new(listener, settings)?, web, stop).await,
+    }
+}
+
+async fn serve_on<L>(listener: L, web: Arc<Web>, stop: CancellationToken) -> io::Result<()>
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+    for<'s> Peer: Connected<IncomingStream<'s, L>>,
+{
+    let app = router(web).into_make_service_with_connect_info::<Peer>();
+    axum::serve(listener, app)
         .with_graceful_shutdown(async move { stop.cancelled().await })
         .await
 }

@@ -8,19 +8,19 @@ use std::sync::Arc;
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, Request, State},
+    extract::{ConnectInfo, FromRequest, Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use collectors::{
-    Alert, Status,
+    Alert, SourceName, Status,
     alertmanager::{BODY_LIMIT_BYTES, parse_webhook},
     fold,
 };
 use futures::StreamExt;
 use jiff::Timestamp;
 
-use super::{Batch, Web};
+use super::{Batch, Peer, Web, signature};
 use crate::store::{AlertKey, AlertRow, Store, StoreError};
 
 /// What a sender is told to wait when the bot has no room, in seconds.
@@ -28,26 +28,24 @@ const RETRY_AFTER: &str = "5";
 /// What is read of a refused body and dropped, in bytes.
 const DROPPED_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 
-pub async fn alertmanager(State(web): State<Arc<Web>>, request: Request) -> Response {
-    let authorization = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
+pub async fn alertmanager(
+    State(web): State<Arc<Web>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+) -> Response {
     let now = Timestamp::now();
-    let Some(source) = web.tokens.source(authorization) else {
-        web.figures.webhook_unauthorised(now);
-        let why = "expected the bearer token of a configured source\n";
-        return unread(request, StatusCode::UNAUTHORIZED, why.to_owned()).await;
+    let (source, body) = match admitted(&web, peer, request, now).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return refusal,
     };
-    let body = match body(request).await {
-        Ok(body) => body,
-        Err(refusal) => {
-            web.figures.webhook_refused();
-            tracing::warn!(%source, status = %refusal.status(), "a webhook was not taken in");
-            return refusal;
-        }
-    };
-    let webhook = match parse_webhook(source, &body, now) {
+    if let Err(wait) = web.pace.taken.check(source) {
+        web.figures.webhook_refused();
+        tracing::warn!(%source, "webhooks come too fast; the sender is asked to come again");
+        return busy(format!("too fast; come again in {} ms\n", wait.as_millis()));
+    }
+    let text = String::from_utf8_lossy(&body);
+    let clean = web.redactor.text(&text);
+    let webhook = match parse_webhook(source, clean.as_bytes(), now) {
         Ok(webhook) => webhook,
         Err(error) => {
             web.figures.webhook_refused();
@@ -73,6 +71,87 @@ pub async fn alertmanager(State(web): State<Arc<Web>>, request: Request) -> Resp
     }
     place.send(batch);
     (StatusCode::OK, "stored\n").into_response()
+}
+
+/// Who sent this, and its body.
+async fn admitted(
+    web: &Web,
+    peer: Peer,
+    request: Request,
+    now: Timestamp,
+) -> Result<(&SourceName, Bytes), Response> {
+    if web.certified && !peer.certified {
+        let why = "expected a client certificate of the configured authority\n";
+        return Err(unauthorised(web, peer, request, why, now).await);
+    }
+    if request.headers().contains_key(signature::SIGNATURE) {
+        return signed(web, peer, request, now).await;
+    }
+    let authorization = request.headers().get(header::AUTHORIZATION);
+    let authorization = authorization.and_then(|value| value.to_str().ok());
+    let Some(source) = web.tokens.source(authorization) else {
+        let why = "expected the bearer token of a configured source\n";
+        return Err(unauthorised(web, peer, request, why, now).await);
+    };
+    Ok((source, known_body(web, source, request).await?))
+}
+
+/// The signature covers the body, so it is read before anything is known; only if the rest of the signature is in order.
+async fn signed(
+    web: &Web,
+    peer: Peer,
+    request: Request,
+    now: Timestamp,
+) -> Result<(&SourceName, Bytes), Response> {
+    let why = "expected a fresh signature of a configured source\n";
+    let Some(claim) = web.signers.claim(request.headers(), now) else {
+        return Err(unauthorised(web, peer, request, why, now).await);
+    };
+    let body = body(request)
+        .await
+        .inspect_err(|_| web.figures.webhook_refused())?;
+    match claim.proven(&body) {
+        Some(source) => Ok((source, body)),
+        None => Err(refused(web, peer, why, now)),
+    }
+}
+
+async fn known_body(web: &Web, source: &SourceName, request: Request) -> Result<Bytes, Response> {
+    body(request).await.inspect_err(|refusal| {
+        web.figures.webhook_refused();
+        tracing::warn!(%source, status = %refusal.status(), "a webhook was not taken in");
+    })
+}
+
+/// Refuses whoever has no right, and does not even read what comes too fast.
+async fn unauthorised(
+    web: &Web,
+    peer: Peer,
+    request: Request,
+    why: &str,
+    now: Timestamp,
+) -> Response {
+    let refusal = refused(web, peer, why, now);
+    match refusal.status() {
+        StatusCode::UNAUTHORIZED => unread(request, StatusCode::UNAUTHORIZED, why.to_owned()).await,
+        _ => refusal,
+    }
+}
+
+fn refused(web: &Web, peer: Peer, why: &str, now: Timestamp) -> Response {
+    web.figures.webhook_unauthorised(now);
+    match web.pace.wrong.check(&peer.address) {
+        Ok(()) => (StatusCode::UNAUTHORIZED, why.to_owned()).into_response(),
+        Err(wait) => {
+            let seconds = (wait.as_secs() + 1).to_string();
+            (
+                StatusCode::TOO_MANY_REQUESTS,
+                [(header::RETRY_AFTER, seconds)],
+                "too fast\n",
+            )
+                .into_response()
+        }
+    }
 }
 
 /// The body of a known sender.
