@@ -272,7 +272,7 @@ fn short(digest: &str) -> &str {
 }
 
 /// Short enough to type at night.
-fn new_approval_id() -> String {
+pub(super) fn new_approval_id() -> String {
     let id = uuid::Uuid::new_v4().simple().to_string();
     id.chars().take(6).collect()
 }

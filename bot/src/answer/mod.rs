@@ -1,9 +1,13 @@
 //! What the bot does for each command: one file a family.
 
+#[cfg(test)]
+mod access_tests;
 mod approving;
 mod deploying;
 mod halting;
 mod looking;
+mod overriding;
+mod reach;
 mod repairing;
 mod status;
 
@@ -15,7 +19,8 @@ pub use deploying::{About, plan_message};
 
 use crate::{
     bot::{Asked, Bot},
-    command::{self, Command},
+    command::{self, Command, CommandSpec},
+    rights::{Spot, permit},
     wording::{Message, Severity},
 };
 
@@ -102,6 +107,11 @@ impl Bot {
             Command::Ack { id } => settled(self.ack(asked, &id).await),
             Command::Why { id } => settled(self.why(&id).await),
             Command::Run { runbook, hosts } => settled(self.run_runbook(&runbook, &hosts).await),
+            Command::Override { gate, id, reason } => {
+                settled(self.override_gate(asked, gate, &id, reason).await)
+            }
+            Command::Reviews => settled(self.reviews().await),
+            Command::Review { id, note } => settled(self.review(asked, &id, &note).await),
             Command::Runbooks => self.runbooks(),
             Command::Drill => self.drills(),
             Command::Trust { change } => settled(self.trust(asked, change).await),
@@ -110,9 +120,14 @@ impl Bot {
 
     fn help(&self, asked: &Asked, about: Option<&str>) -> Answer {
         let (role, prefix) = (asked.permit.role(), asked.place.prefix.as_str());
+        let spot = Spot {
+            ceiling: asked.place.ceiling,
+            name: &asked.place.name,
+        };
+        let may = |spec: &CommandSpec| permit(&self.people, asked.permit.who(), spot, spec).is_ok();
         Answer::new(match about.and_then(command::spec_of) {
-            Some(spec) => command::help(spec, role, prefix),
-            None => command::overview(role, prefix),
+            Some(spec) => command::help(spec, role, may(spec), prefix),
+            None => command::overview(role, may, prefix),
         })
     }
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod asking;
+mod auditing;
 mod checking;
 mod standalone;
 
@@ -46,6 +47,10 @@ pub async fn run(invocation: Invocation) -> Outcome {
     match &invocation.action {
         Action::Schema { of } => checking::schema(of),
         Action::Check => checking::check(&invocation.config, json),
+        Action::AuditVerify { heads } => auditing::verify(&invocation.config, heads, json).await,
+        Action::AuditExport { since } => {
+            auditing::export(&invocation.config, since.as_deref(), json).await
+        }
         Action::Serve { console } => {
             serve::run(&invocation.config, *console, invocation.json_log).await
         }

@@ -5,6 +5,7 @@ mod parse;
 mod table;
 
 use deploy_engine::model::{HostName, ServiceName};
+use runbooks::gate::GateId;
 use serde::{Deserialize, Serialize};
 
 pub use help::{help, overview};
@@ -79,6 +80,17 @@ pub enum Command {
     Services,
     Trust {
         change: Option<(String, Trust)>,
+    },
+    /// Break-glass.
+    Override {
+        gate: GateId,
+        id: String,
+        reason: String,
+    },
+    Reviews,
+    Review {
+        id: String,
+        note: String,
     },
     Why {
         id: String,

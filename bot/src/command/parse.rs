@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use deploy_engine::model::{HostName, ServiceName};
+use runbooks::gate::{GateId, OVERRIDABLE};
 
 use super::{ArgKind, ArgSpec, Command, CommandSpec, TABLE, Target, Trust, spec_of};
 
@@ -168,6 +169,10 @@ fn check(
             folded(vocabulary.runbooks.iter().map(String::as_str)),
         ),
         ArgKind::Command => ("a command", folded(TABLE.iter().map(|spec| spec.name))),
+        ArgKind::Gate => (
+            "a gate that may be overridden",
+            folded(OVERRIDABLE.iter().map(|(name, _)| *name)),
+        ),
         ArgKind::Trust => (
             "`shadow`, `ask` or `auto`",
             folded(Trust::ALL.iter().map(|(name, _)| *name)),
@@ -259,6 +264,15 @@ impl Words {
                     .expect("the word is the name of a known service"),
             ),
         })
+    }
+
+    /// A required gate: the parser has made sure that it is one.
+    pub fn gate(&mut self) -> GateId {
+        let word = self.text();
+        let found = OVERRIDABLE.iter().find(|(name, _)| *name == word);
+        found
+            .expect("the word is the name of a gate that may be overridden")
+            .1
     }
 
     pub fn hosts(&mut self) -> Vec<HostName> {

@@ -17,6 +17,8 @@ pub enum ArgKind {
     Command,
     /// `shadow`, `ask` or `auto`.
     Trust,
+    /// A gate that a person may override.
+    Gate,
     /// All words that remain, as one text.
     Text,
 }
@@ -309,6 +311,44 @@ pub static TABLE: &[CommandSpec] = &[
         "How far runbooks are trusted; with RUNBOOK and MODE: change it",
         "trust RMQ-2 auto",
         |w| Command::Trust { change: w.trust() }
+    ),
+    command!(
+        "override",
+        ["break-glass"],
+        [
+            need("GATE", K::Gate),
+            need("INCIDENT", K::Id),
+            need("REASON", K::Text)
+        ],
+        Admin,
+        "Break-glass: let one repair of an incident pass one gate, once, soon; pages everybody and has to be reviewed",
+        "override G7 7f3a the disk was replaced by hand",
+        |w| Command::Override {
+            gate: w.gate(),
+            id: w.text(),
+            reason: w.text()
+        }
+    ),
+    command!(
+        "reviews",
+        [],
+        [],
+        Viewer,
+        "Overrides that wait for a review",
+        "reviews",
+        |_| Command::Reviews
+    ),
+    command!(
+        "review",
+        [],
+        [need("ID", K::Id), need("NOTE", K::Text)],
+        Operator,
+        "Close the review of an override with what you found; whoever made it cannot",
+        "review 3f9c21 the budget was too small for a rolling upgrade",
+        |w| Command::Review {
+            id: w.text(),
+            note: w.text()
+        }
     ),
     command!(
         "drill",

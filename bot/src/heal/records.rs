@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use runbooks::{
     budget::{RepairOutcome, Spent},
     format::RunbookId,
-    gate::Halt,
+    gate::{Halt, OVERRIDABLE, Overridden},
     healer::{DecisionRecord, RecordError, Records},
     incident::{Domain, Incident, IncidentId},
     trust::Mode,
@@ -203,6 +203,49 @@ impl Records for BotRecords {
             at: halted.at,
             why: halted.why,
         }))
+    }
+
+    async fn overridden(
+        &self,
+        incident: &str,
+        job: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Option<Overridden>, RecordError> {
+        let all = self.store.overrides_of(incident).await.map_err(failed)?;
+        let one = all.into_iter().find(|one| one.counts(job, now));
+        // A gate that has no such name any more overrides nothing.
+        Ok(one.and_then(|one| {
+            let (_, gate) = OVERRIDABLE
+                .into_iter()
+                .find(|(name, _)| *name == one.gate)?;
+            Some(Overridden {
+                gate,
+                by: one.made_by,
+                why: one.reason,
+                until: one.expires_at,
+            })
+        }))
+    }
+
+    async fn use_override(
+        &self,
+        incident: &str,
+        job: &str,
+        now: Timestamp,
+    ) -> Result<(), RecordError> {
+        let all = self.store.overrides_of(incident).await.map_err(failed)?;
+        let Some(one) = all.into_iter().find(|one| one.counts(Some(job), now)) else {
+            return Ok(());
+        };
+        match self
+            .store
+            .use_override(&one.id, job, now)
+            .await
+            .map_err(failed)?
+        {
+            true => Ok(()),
+            false => Err(RecordError(format!("override {} is another job's", one.id))),
+        }
     }
 }
 

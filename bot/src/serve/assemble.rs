@@ -18,15 +18,17 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::Redactor,
     bot::Bot,
     chat::{ChatAdapter, office::Office},
     command::Vocabulary,
-    config::{FilesRead, Loaded, Secret},
+    config::{FilesRead, Loaded, Secret, SigningKey},
     control,
     halt::{Halt, HaltGate},
     heal::{self, BotRecords, DeskJobs, HealObserver, News, Senses},
     jobs::{self, JobDesk},
     lock::InstanceLock,
+    pace::CommandPace,
     rights::{Identity, People},
     store::Store,
     web,
@@ -43,6 +45,8 @@ pub struct Ground {
     pub store: Store,
     pub secrets: Arc<SecretStore>,
     pub files: FilesRead,
+    /// Knows every secret that this bot knows.
+    pub redactor: Redactor,
     /// Whoever runs this process.
     pub owner: Identity,
     _lock: InstanceLock,
@@ -62,7 +66,8 @@ pub async fn ground(config: &Path) -> Result<Ground, String> {
     let automation = heal::heal_settings(&loaded.config.automation).check(&library);
     let automation = automation.iter().map(|why| format!("automation: {why}"));
     let tokens = crate::config::check_site_tokens(&loaded.config, &model.secret_names());
-    let wrong: Vec<String> = automation.chain(tokens).collect();
+    let access = crate::config::check_access(&loaded.config, &model, &library);
+    let wrong: Vec<String> = automation.chain(tokens).chain(access).collect();
     if !wrong.is_empty() {
         return Err(format!("{}: {}", config.display(), wrong.join("; ")));
     }
@@ -81,7 +86,18 @@ pub async fn ground(config: &Path) -> Result<Ground, String> {
                 .push((source, Secret::new(token.to_string())));
         }
     }
+    for (source, name, window_seconds) in std::mem::take(&mut loaded.site_keys) {
+        if let Some(key) = secrets.reveal(&name) {
+            let secret = Secret::new(key.to_string());
+            let key = SigningKey {
+                secret,
+                window_seconds,
+            };
+            loaded.signing_keys.push((source, key));
+        }
+    }
     Ok(Ground {
+        redactor: redactor(&loaded, &secrets)?,
         secrets: Arc::new(secrets),
         files,
         loaded,
@@ -91,6 +107,25 @@ pub async fn ground(config: &Path) -> Result<Ground, String> {
         owner,
         _lock: lock,
     })
+}
+
+fn redactor(loaded: &Loaded, secrets: &SecretStore) -> Result<Redactor, String> {
+    let named = |what: &'static str| {
+        move |(source, secret): &(String, Secret)| (format!("{what} {source}"), secret.clone())
+    };
+    let tokens = loaded.webhook_tokens.iter().map(named("webhook"));
+    let keys = loaded
+        .signing_keys
+        .iter()
+        .map(|(source, key)| (format!("signature {source}"), key.secret.clone()));
+    let password = loaded.matrix_password.iter();
+    let password = password.map(|secret| ("matrix password".to_owned(), secret.clone()));
+    let tls = loaded
+        .tls_key
+        .iter()
+        .map(|secret| ("tls key".to_owned(), secret.clone()));
+    let own: Vec<_> = tokens.chain(keys).chain(password).chain(tls).collect();
+    Redactor::new(secrets, &own)
 }
 
 fn make_dir(dir: &Path) -> std::io::Result<()> {
@@ -125,7 +160,7 @@ pub async fn assemble(
     let halt = Halt::load(store.clone())
         .await
         .map_err(|error| error.to_string())?;
-    let office = Office::new(store.clone(), adapters);
+    let office = Office::new(store.clone(), adapters).redacting(ground.redactor.clone());
     let desk = JobDesk::new(store.clone(), stop);
     let (observer, telling) = jobs::projection(store.clone(), office.clone());
     let (tell, news) = News::new();
@@ -150,7 +185,8 @@ pub async fn assemble(
     let senses = Arc::new(Senses::new(&config.sources, figures).map_err(source)?);
     let mut bot = Bot {
         vocabulary: vocabulary(&model, &ground.library),
-        people: People::new(config.people.clone(), Some(ground.owner.clone())),
+        people: People::new(config.people.clone(), Some(ground.owner.clone()))
+            .with_access(config.access.clone()),
         config,
         files: ground.files.clone(),
         model: model.clone(),
@@ -164,6 +200,8 @@ pub async fn assemble(
         ear: heal::Ear::default(),
         senses,
         strangers: Default::default(),
+        redactor: ground.redactor.clone(),
+        pace: CommandPace::default(),
     };
     let healer = healer(&mut bot, &ports);
     let observer = HealObserver {

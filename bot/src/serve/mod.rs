@@ -2,6 +2,8 @@
 
 pub mod assemble;
 mod logging;
+#[cfg(test)]
+mod service_unit_tests;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -11,6 +13,7 @@ use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
 };
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -42,7 +45,12 @@ pub async fn run(config: &Path, console: bool, json_log: bool) -> Outcome {
         Ok(ground) => ground,
         Err(why) => return cli::wrong(why),
     };
-    logging::start(&ground.loaded.config.state_dir, console, json_log);
+    logging::start(
+        &ground.loaded.config.state_dir,
+        console,
+        json_log,
+        &ground.redactor,
+    );
     let console = match console.then(|| open_console(&ground)).transpose() {
         Ok(console) => console,
         Err(why) => return cli::wrong(why),
@@ -72,6 +80,7 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
     let figures = Arc::new(web::Figures::default());
     figures.started(Timestamp::now());
     // Taken before anything acts: a second bot, or another program on the port, is found out here.
+    let tls = tls(ground)?;
     let listener = web::bind(config.listen)
         .await
         .map_err(|error| error.to_string())?;
@@ -81,10 +90,23 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
         healer,
         news,
     } = assemble(ground, adapters.clone(), figures.clone(), stop.clone()).await?;
+    let admission = web::Admission {
+        tokens: web::Tokens::new(&ground.loaded.webhook_tokens),
+        signers: web::Signers::new(&ground.loaded.signing_keys),
+        certified: config
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.client_ca.is_some()),
+        pace: web::WebPace::new(config.limits.webhooks_per_second),
+        redactor: ground.redactor.clone(),
+    };
     let pending = Arc::new(web::Pending::default());
-    let tokens = web::Tokens::new(&ground.loaded.webhook_tokens);
-    let (web, committing) =
-        web::Web::new(bot.store.clone(), tokens, pending.clone(), figures.clone());
+    let (web, committing) = web::Web::new(
+        bot.store.clone(),
+        admission,
+        pending.clone(),
+        figures.clone(),
+    );
 
     let mut parts = JoinSet::new();
     let teller = tokio::spawn(telling);
@@ -92,7 +114,7 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
     let posting = tokio::spawn(async move { office.run(token).await });
     parts.spawn(committing);
     let token = stop.clone();
-    parts.spawn(async move { ended("web", web::serve(listener, web, token).await) });
+    parts.spawn(async move { ended("web", web::serve(listener, tls, web, token).await) });
     let (of, dir, token) = (bot.clone(), config.state_dir.clone(), stop.clone());
     parts.spawn(async move { ended("control socket", control::serve(of, &dir, token).await) });
     let resumed = bot
@@ -100,6 +122,13 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
         .resume_all()
         .await
         .map_err(|error| error.to_string())?;
+    let head = bot
+        .store
+        .audit_head()
+        .await
+        .map_err(|error| error.to_string())?;
+    // The log of the machine is another place: what the audit log said at this moment can be proven with it.
+    tracing::info!(head = %head.unwrap_or_default(), "the audit log goes on from here");
     tracing::info!(site = bot.model.site.name, listen = %config.listen, resumed = resumed.len(), "on duty");
     parts.spawn(tidy(bot.clone(), stop.clone()));
     if let Some(switch) = &ground.loaded.heartbeat {
@@ -143,6 +172,15 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
     news_teller.abort();
     bot.store.close().await;
     Ok(())
+}
+
+/// The certificate and the key that HTTPS is served with, if it is.
+fn tls(ground: &Ground) -> Result<Option<Arc<ServerConfig>>, String> {
+    let loaded = &ground.loaded;
+    match (&loaded.config.tls, &loaded.tls_key) {
+        (Some(config), Some(key)) => web::tls_settings(config, key).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// Hears all chats. The future ends with the console, if there is one.

@@ -1,14 +1,20 @@
-//! Who asked for what, and what was decided. The table itself refuses changes and deletions.
+//! Who asked for what, and what was decided. The table itself refuses changes and deletions, and each entry's hash covers the
+//! one before it (see [`crate::audit`]).
 
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
+use sqlx::{Sqlite, Transaction};
 
 use super::{
     Store, StoreError,
     error::doing,
     row::{Reader, micros, to_json},
 };
+use crate::audit::{Head, Kept, link};
+
+/// Where the head of the chain is kept beside it.
+const HEAD: (&str, &str) = ("audit", "head");
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AuditEntry {
@@ -22,17 +28,49 @@ pub struct AuditEntry {
 }
 
 impl Store {
+    /// Adds an entry to the chain; durable when it returns.
     pub async fn audit(&self, entry: &AuditEntry) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO audit (at, who, action, target, body) VALUES (?, ?, ?, ?, ?)")
-            .bind(micros(entry.at))
-            .bind(&entry.who)
-            .bind(&entry.action)
-            .bind(&entry.target)
-            .bind(to_json("audit entry", &entry.target, &entry.body)?)
-            .execute(&self.writer)
+        let what = "recording an audit entry";
+        let mut tx = self.write(what).await?;
+        chain(&mut tx, entry).await?;
+        tx.commit().await.map_err(doing(what))
+    }
+
+    /// Entries after number `after`, oldest first, exactly as they are kept.
+    pub async fn audit_kept(&self, after: i64, limit: u32) -> Result<Vec<Kept>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM audit WHERE id > $1 ORDER BY id LIMIT $2")
+            .bind(after)
+            .bind(i64::from(limit))
+            .fetch_all(&self.readers)
             .await
-            .map_err(doing("recording an audit entry"))?;
-        Ok(())
+            .map_err(doing("reading the audit log"))?;
+        rows.iter()
+            .map(|row| kept(&Reader::new("audit entry", "target", row)))
+            .collect()
+    }
+
+    /// The head beside the chain; `None`: nothing was ever chained.
+    pub async fn audit_head(&self) -> Result<Option<Head>, StoreError> {
+        let text = self.get(HEAD.0, HEAD.1).await?;
+        text.filter(|text| !text.is_empty())
+            .map(|text| head(&text))
+            .transpose()
+    }
+
+    /// SHA-256 of an event of the journal as it is kept, in hex; `None`: there is no such event.
+    pub async fn event_digest(
+        &self,
+        job: &str,
+        position: i64,
+    ) -> Result<Option<String>, StoreError> {
+        let text: Option<String> =
+            sqlx::query_scalar("SELECT event FROM job_events WHERE job = $1 AND position = $2")
+                .bind(job)
+                .bind(position)
+                .fetch_optional(&self.readers)
+                .await
+                .map_err(doing("reading the journal"))?;
+        Ok(text.map(|text| sha256(&text)))
     }
 
     /// The newest entries, newest first; of one target if named.
@@ -63,4 +101,104 @@ fn entry(row: &Reader<'_>) -> Result<AuditEntry, StoreError> {
         target: row.get("target")?,
         body: row.json("body")?,
     })
+}
+
+fn kept(row: &Reader<'_>) -> Result<Kept, StoreError> {
+    Ok(Kept {
+        number: row.get("id")?,
+        at: row.get("at")?,
+        who: row.get("who")?,
+        action: row.get("action")?,
+        target: row.get("target")?,
+        body: row.get("body")?,
+        hash: row.get("hash")?,
+    })
+}
+
+fn head(text: &str) -> Result<Head, StoreError> {
+    text.parse().map_err(|found| StoreError::Row {
+        table: "value",
+        key: format!("{} {}", HEAD.0, HEAD.1),
+        found,
+    })
+}
+
+pub(super) fn sha256(text: &str) -> String {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(text.as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Adds an entry as a part of what it is about: both are kept, or neither.
+pub(super) async fn chain(
+    tx: &mut Transaction<'static, Sqlite>,
+    entry: &AuditEntry,
+) -> Result<(), StoreError> {
+    let what = "recording an audit entry";
+    // One statement that reads the head and holds it until the end of the transaction: whoever else writes waits, so there is one
+    // chain in the order of commits.
+    let found: String = sqlx::query_scalar(
+        "INSERT INTO kv (space, key, value) VALUES ($1, $2, '') \
+         ON CONFLICT (space, key) DO UPDATE SET value = kv.value RETURNING value",
+    )
+    .bind(HEAD.0)
+    .bind(HEAD.1)
+    .fetch_one(&mut **tx)
+    .await
+    .map_err(doing(what))?;
+    let before = match found.as_str() {
+        "" => before_the_chain(tx).await?,
+        text => head(text)?,
+    };
+    let mut new = Kept {
+        number: before.number + 1,
+        at: micros(entry.at),
+        who: entry.who.clone(),
+        action: entry.action.clone(),
+        target: entry.target.clone(),
+        body: to_json("audit entry", &entry.target, &entry.body)?,
+        hash: None,
+    };
+    let hash = link(&before.hash, &new);
+    sqlx::query(
+        "INSERT INTO audit (id, at, who, action, target, body, hash) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(new.number)
+    .bind(new.at)
+    .bind(std::mem::take(&mut new.who))
+    .bind(std::mem::take(&mut new.action))
+    .bind(std::mem::take(&mut new.target))
+    .bind(std::mem::take(&mut new.body))
+    .bind(&hash)
+    .execute(&mut **tx)
+    .await
+    .map_err(doing(what))?;
+    let head = Head {
+        number: new.number,
+        hash,
+    };
+    sqlx::query("UPDATE kv SET value = $1 WHERE space = $2 AND key = $3")
+        .bind(head.to_string())
+        .bind(HEAD.0)
+        .bind(HEAD.1)
+        .execute(&mut **tx)
+        .await
+        .map_err(doing(what))?;
+    Ok(())
+}
+
+/// What the first chained entry follows: all that was written before there was a chain.
+async fn before_the_chain(tx: &mut Transaction<'static, Sqlite>) -> Result<Head, StoreError> {
+    let rows = sqlx::query("SELECT * FROM audit ORDER BY id")
+        .fetch_all(&mut **tx)
+        .await;
+    let mut end = Head::default();
+    for row in &rows.map_err(doing("reading the audit log"))? {
+        let kept = kept(&Reader::new("audit entry", "target", row))?;
+        end = Head {
+            number: kept.number,
+            hash: link(&end.hash, &kept),
+        };
+    }
+    Ok(end)
 }

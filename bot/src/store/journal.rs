@@ -9,9 +9,10 @@ use serde::Serialize;
 use sqlx::Row;
 
 use super::{
-    Store, StoreError,
+    Store, StoreError, audit,
     error::doing,
     row::{Reader, micros, to_json},
+    steps,
 };
 
 /// A job in a list.
@@ -104,6 +105,8 @@ impl Store {
         event: &JobEvent,
     ) -> Result<(), JournalError> {
         let body = to_json("event of job", &job.0, event).map_err(storage)?;
+        let entry = steps::entry(job, position, at, event, &body);
+        audit::chain(tx, &entry).await.map_err(storage)?;
         sqlx::query("INSERT INTO job_events (job, position, at, event) VALUES (?, ?, ?, ?)")
             .bind(&job.0)
             .bind(signed(position))

@@ -14,9 +14,12 @@ mod journal;
 mod kv;
 mod leases;
 mod messages;
+mod overrides;
 mod repairs;
 mod row;
+mod steps;
 mod trust;
+mod votes;
 
 use std::{
     borrow::Cow,
@@ -37,8 +40,11 @@ pub use error::StoreError;
 pub use incidents::IncidentRow;
 pub use journal::JobSummary;
 pub use messages::{Message, MessageKey, Urgency};
+pub use overrides::{Override, OverrideError};
 pub use repairs::{Repair, RepairOutcome};
+pub use steps::ACTION as STEP_ACTION;
 pub use trust::{Trust, TrustMode};
+pub use votes::{Vote, Voted};
 
 use error::doing;
 
@@ -158,11 +164,14 @@ fn migrator() -> Migrator {
             false,
         )
     };
-    Migrator::with_migrations(vec![migration(
-        1,
-        "store",
-        include_str!("../../migrations/0001_store.sql"),
-    )])
+    Migrator::with_migrations(vec![
+        migration(1, "store", include_str!("../../migrations/0001_store.sql")),
+        migration(
+            3,
+            "access",
+            include_str!("../../migrations/0003_access.sql"),
+        ),
+    ])
 }
 
 fn open_error(path: &Path, error: &sqlx::Error) -> StoreError {

@@ -3,7 +3,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -13,7 +12,6 @@ use std::{
 use axum::serve::Listener;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_io_timeout::TimeoutStream;
@@ -23,18 +21,18 @@ pub const CONNECTIONS: usize = 512;
 /// A peer that neither sends nor takes a byte for so long is gone.
 pub const SILENCE: Duration = Duration::from_secs(60);
 
-pub struct Bounded {
-    listener: TcpListener,
+pub struct Bounded<L> {
+    listener: L,
     places: Arc<Semaphore>,
     silence: Duration,
 }
 
-impl Bounded {
-    pub fn new(listener: TcpListener) -> Self {
+impl<L: Listener> Bounded<L> {
+    pub fn new(listener: L) -> Self {
         Self::with(listener, CONNECTIONS, SILENCE)
     }
 
-    fn with(listener: TcpListener, connections: usize, silence: Duration) -> Self {
+    fn with(listener: L, connections: usize, silence: Duration) -> Self {
         let places = Arc::new(Semaphore::new(connections));
         Self {
             listener,
@@ -44,14 +42,14 @@ impl Bounded {
     }
 }
 
-impl Listener for Bounded {
-    type Io = Connection;
-    type Addr = SocketAddr;
+impl<L: Listener> Listener for Bounded<L> {
+    type Io = Connection<L::Io>;
+    type Addr = L::Addr;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let place = self.places.clone().acquire_owned().await.ok();
         // axum's own rule for what to do when the system has no descriptors left.
-        let (stream, address) = Listener::accept(&mut self.listener).await;
+        let (stream, address) = self.listener.accept().await;
         let mut stream = TimeoutStream::new(stream);
         stream.set_read_timeout(Some(self.silence));
         stream.set_write_timeout(Some(self.silence));
@@ -65,18 +63,24 @@ impl Listener for Bounded {
         )
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
+    fn local_addr(&self) -> io::Result<Self::Addr> {
         self.listener.local_addr()
     }
 }
 
 /// One connection; its place is free again when it is dropped.
-pub struct Connection {
-    stream: Pin<Box<TimeoutStream<TcpStream>>>,
+pub struct Connection<S> {
+    stream: Pin<Box<TimeoutStream<S>>>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
-impl AsyncRead for Connection {
+impl<S: AsyncRead + AsyncWrite> Connection<S> {
+    pub fn inner(&self) -> &S {
+        self.stream.get_ref()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -86,7 +90,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncRead + AsyncWrite> AsyncWrite for Connection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -106,7 +110,10 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use tokio::{
+        io::AsyncReadExt,
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
 

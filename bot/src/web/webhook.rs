@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, Request, State},
+    extract::{ConnectInfo, FromRequest, Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -19,8 +19,9 @@ use collectors::{
 };
 use futures::StreamExt;
 use jiff::Timestamp;
+use tokio::sync::SemaphorePermit;
 
-use super::{Batch, Web, intake::IntakeError};
+use super::{Batch, Peer, Web, intake::IntakeError, signature};
 use crate::store::{AlertKey, AlertRow, Store, StoreError};
 
 /// What a sender is told to wait when the bot has no room, in seconds.
@@ -28,38 +29,24 @@ const RETRY_AFTER: &str = "5";
 /// What is read of a refused body and dropped, in bytes.
 const DROPPED_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 
-pub async fn alertmanager(State(web): State<Arc<Web>>, request: Request) -> Response {
-    let authorization = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
+pub async fn alertmanager(
+    State(web): State<Arc<Web>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+) -> Response {
     let now = Timestamp::now();
-    let Some(source) = web.tokens.source(authorization) else {
-        web.figures.webhook_unauthorised(now);
-        let why = "expected the bearer token of a configured source\n";
-        return unread(request, StatusCode::UNAUTHORIZED, why.to_owned()).await;
+    let (source, body, _room) = match admitted(&web, peer, request, now).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return refusal,
     };
-    // Before anything of it is read: bodies of many senders at once must not fill the memory.
-    let kib = said_length(request.headers())
-        .unwrap_or(BODY_LIMIT_BYTES)
-        .min(BODY_LIMIT_BYTES)
-        / 1024
-        + 1;
-    let room = u32::try_from(kib)
-        .ok()
-        .and_then(|kib| web.bodies.try_acquire_many(kib).ok());
-    let Some(_room) = room else {
-        return shed(&web, source, "too many bodies at once");
-    };
-    let body = match body(request).await {
-        Ok(body) => body,
-        Err(refusal) => {
-            web.figures.webhook_refused();
-            tracing::warn!(%source, status = %refusal.status(), "a webhook was not taken in");
-            return refusal;
-        }
-    };
-    let webhook = match parse_webhook(source, &body, now) {
+    if let Err(wait) = web.admission.pace.taken.check(source) {
+        web.figures.webhook_refused();
+        tracing::warn!(%source, "webhooks come too fast; the sender is asked to come again");
+        return busy(format!("too fast; come again in {} ms\n", wait.as_millis()));
+    }
+    let text = String::from_utf8_lossy(&body);
+    let clean = web.admission.redactor.text(&text);
+    let webhook = match parse_webhook(source, clean.as_bytes(), now) {
         Ok(webhook) => webhook,
         Err(error) => {
             web.figures.webhook_refused();
@@ -69,12 +56,12 @@ pub async fn alertmanager(State(web): State<Arc<Web>>, request: Request) -> Resp
     };
     let (count, truncated) = (webhook.alerts.len(), webhook.truncated);
     if !web.pending.has_room(count) {
-        return shed(&web, source, "the healer is behind");
+        return shed(&web, "the healer is behind");
     }
     match web.intake.take(webhook.alerts).await {
         Ok(()) => {}
         Err(IntakeError::Store(why)) => return busy(format!("{why}\n")),
-        Err(why) => return shed(&web, source, &why.to_string()),
+        Err(why) => return shed(&web, &why.to_string()),
     }
     web.figures.webhook_taken(source, count, truncated, now);
     if truncated > 0 {
@@ -83,14 +70,105 @@ pub async fn alertmanager(State(web): State<Arc<Web>>, request: Request) -> Resp
     (StatusCode::OK, "stored\n").into_response()
 }
 
-/// The body of a known sender.
-async fn body(request: Request) -> Result<Bytes, Response> {
-    if said_length(request.headers()).is_some_and(|length| length > BODY_LIMIT_BYTES) {
+/// Who sent this, and its body.
+async fn admitted(
+    web: &Web,
+    peer: Peer,
+    request: Request,
+    now: Timestamp,
+) -> Result<(&SourceName, Bytes, SemaphorePermit<'_>), Response> {
+    if web.admission.certified && !peer.certified {
+        let why = "expected a client certificate of the configured authority\n";
+        return Err(unauthorised(web, peer, request, why, now).await);
+    }
+    if request.headers().contains_key(signature::SIGNATURE) {
+        return signed(web, peer, request, now).await;
+    }
+    let authorization = request.headers().get(header::AUTHORIZATION);
+    let authorization = authorization.and_then(|value| value.to_str().ok());
+    let Some(source) = web.admission.tokens.source(authorization) else {
+        let why = "expected the bearer token of a configured source\n";
+        return Err(unauthorised(web, peer, request, why, now).await);
+    };
+    let (body, room) = known_body(web, source, request).await?;
+    Ok((source, body, room))
+}
+
+/// The signature covers the body, so it is read before anything is known; only if the rest of the signature is in order.
+async fn signed(
+    web: &Web,
+    peer: Peer,
+    request: Request,
+    now: Timestamp,
+) -> Result<(&SourceName, Bytes, SemaphorePermit<'_>), Response> {
+    let why = "expected a fresh signature of a configured source\n";
+    let Some(claim) = web.admission.signers.claim(request.headers(), now) else {
+        return Err(unauthorised(web, peer, request, why, now).await);
+    };
+    let (body, room) = body(web, request)
+        .await
+        .inspect_err(|_| web.figures.webhook_refused())?;
+    match claim.proven(&body) {
+        Some(source) => Ok((source, body, room)),
+        None => Err(refused(web, peer, why, now)),
+    }
+}
+
+async fn known_body<'w>(
+    web: &'w Web,
+    source: &SourceName,
+    request: Request,
+) -> Result<(Bytes, SemaphorePermit<'w>), Response> {
+    body(web, request).await.inspect_err(|refusal| {
+        web.figures.webhook_refused();
+        tracing::warn!(%source, status = %refusal.status(), "a webhook was not taken in");
+    })
+}
+
+/// Refuses whoever has no right, and does not even read what comes too fast.
+async fn unauthorised(
+    web: &Web,
+    peer: Peer,
+    request: Request,
+    why: &str,
+    now: Timestamp,
+) -> Response {
+    let refusal = refused(web, peer, why, now);
+    match refusal.status() {
+        StatusCode::UNAUTHORIZED => unread(request, StatusCode::UNAUTHORIZED, why.to_owned()).await,
+        _ => refusal,
+    }
+}
+
+fn refused(web: &Web, peer: Peer, why: &str, now: Timestamp) -> Response {
+    web.figures.webhook_unauthorised(now);
+    match web.admission.pace.wrong.check(&peer.address) {
+        Ok(()) => (StatusCode::UNAUTHORIZED, why.to_owned()).into_response(),
+        Err(wait) => {
+            let seconds = (wait.as_secs() + 1).to_string();
+            (
+                StatusCode::TOO_MANY_REQUESTS,
+                [(header::RETRY_AFTER, seconds)],
+                "too fast\n",
+            )
+                .into_response()
+        }
+    }
+}
+
+/// The body of a known sender, and the room that it takes: bodies of many senders at once must not fill the memory.
+async fn body(web: &Web, request: Request) -> Result<(Bytes, SemaphorePermit<'_>), Response> {
+    let said = said_length(request.headers());
+    if said.is_some_and(|length| length > BODY_LIMIT_BYTES) {
         let why = format!("expected at most {BODY_LIMIT_BYTES} bytes\n");
         return Err(unread(request, StatusCode::PAYLOAD_TOO_LARGE, why).await);
     }
+    let kib = u32::try_from(said.unwrap_or(BODY_LIMIT_BYTES) / 1024 + 1).unwrap_or(u32::MAX);
+    let Ok(room) = web.bodies.try_acquire_many(kib) else {
+        return Err(shed(web, "too many bodies at once"));
+    };
     let body = Bytes::from_request(request, &()).await;
-    body.map_err(IntoResponse::into_response)
+    Ok((body.map_err(IntoResponse::into_response)?, room))
 }
 
 /// Refuses without keeping any of the body. A sender that does not wait for leave to send it would meet a closed connection
@@ -115,9 +193,12 @@ fn said_length(headers: &HeaderMap) -> Option<usize> {
 }
 
 /// No room now. Counted, and said in the log once in a while: a storm must not fill the log as well.
-fn shed(web: &Web, source: &SourceName, why: &str) -> Response {
+fn shed(web: &Web, why: &str) -> Response {
     if web.figures.webhook_shed() {
-        tracing::warn!(%source, why, "a webhook was put off; the sender is asked to come again");
+        tracing::warn!(
+            why,
+            "a webhook was put off; the sender is asked to come again"
+        );
     }
     busy(format!("{why}\n"))
 }

@@ -20,6 +20,7 @@ use super::{
     probe,
     root::Root,
     spool::{Claim, Entry, Order, Spool},
+    step_key,
 };
 use crate::wire::{
     self, Event, Fence, Frame, Outcome, PROTOCOL, Probe, Reply, Request, Resource, StepKey,
@@ -39,6 +40,8 @@ struct Server {
     exec: Exec,
     output: Arc<Mutex<io::Stdout>>,
     in_flight: Arc<AtomicUsize>,
+    /// Of this connection; part of every signature on it.
+    nonce: Arc<str>,
 }
 
 /// `nightshift-agent serve`: until standard input ends.
@@ -50,16 +53,15 @@ pub fn serve(root: &Root) -> Result<(), String> {
         exec: Exec::new(root.clone()),
         output: Arc::new(Mutex::new(io::stdout())),
         in_flight: Arc::default(),
+        nonce: step_key::nonce()?.into(),
     };
     let mut input = io::stdin().lock();
     let mut buffer: Vec<u8> = Vec::new();
     let mut chunk = vec![0; READ_BYTES];
     loop {
-        while let Some((frame, used)) =
-            wire::decode::<Request>(&buffer).map_err(|error| error.to_string())?
-        {
+        while let Some((payload, used)) = wire::split(&buffer).map_err(|e| e.to_string())? {
+            server.accept(payload)?;
             buffer.drain(..used);
-            server.accept(frame);
         }
         match input.read(&mut chunk) {
             Ok(0) => return Ok(()),
@@ -71,7 +73,36 @@ pub fn serve(root: &Root) -> Result<(), String> {
 }
 
 impl Server {
-    fn accept(&self, frame: Frame<Request>) {
+    /// An error ends the conversation: there is no known frame to go on from.
+    fn accept(&self, payload: &[u8]) -> Result<(), String> {
+        let (json, signature) = wire::unseal(payload);
+        let frame: Frame<Request> = wire::parse(json).map_err(|error| error.to_string())?;
+        match self.obeyed(&frame.body, json, signature) {
+            Ok(()) => self.take(frame),
+            Err(why) => drop(self.reply(frame.id, Reply::Refused { why })),
+        }
+        Ok(())
+    }
+
+    /// Only greeting and enrolling need no signature. Looking needs one as well: a probe may be a program.
+    fn obeyed(
+        &self,
+        request: &Request,
+        json: &[u8],
+        signature: Option<&str>,
+    ) -> Result<(), String> {
+        match request {
+            Request::Hello { .. } | Request::Enrol { .. } => Ok(()),
+            Request::Observe { .. }
+            | Request::Start { .. }
+            | Request::Ask { .. }
+            | Request::Attach { .. }
+            | Request::Cancel { .. }
+            | Request::Forget { .. } => step_key::check(&self.root, &self.nonce, json, signature),
+        }
+    }
+
+    fn take(&self, frame: Frame<Request>) {
         if self.in_flight.fetch_add(1, Ordering::Relaxed) >= IN_FLIGHT_LIMIT {
             self.in_flight.fetch_sub(1, Ordering::Relaxed);
             let why =
@@ -107,6 +138,9 @@ impl Server {
     fn answer(&self, id: u64, request: Request) {
         let done = match request {
             Request::Hello { protocol } => self.hello(id, protocol),
+            Request::Enrol { key } => step_key::enrol(&self.root, &key).map(|()| {
+                self.reply(id, Reply::Ok);
+            }),
             Request::Observe {
                 facts,
                 resources,
@@ -147,12 +181,15 @@ impl Server {
         }
         let boot_id = facts::boot_id(&self.root)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
+        let obeys = step_key::read(&self.root)?.map(|key| key.id());
         self.reply(
             id,
             Reply::Hello {
                 protocol: PROTOCOL,
                 version,
                 boot_id,
+                nonce: self.nonce.to_string(),
+                obeys,
             },
         );
         Ok(())

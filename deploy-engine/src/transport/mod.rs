@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 pub use agent::{AGENT, agent_path, agent_sha256};
 pub use error::HostError;
 pub use login::Target;
-pub use secret::Secrets;
+pub use secret::{Scrubber, Secrets};
 pub use ssh::SshHosts;
 
 use crate::{

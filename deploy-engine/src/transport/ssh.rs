@@ -20,7 +20,7 @@ use super::{
     control::ControlDir,
     conversation::{Broken, Replies},
     live::{Live, host_error},
-    login::Target,
+    login::{Target, write_config},
 };
 use crate::{
     job::JobId,
@@ -105,10 +105,12 @@ impl SshHosts {
             let slot = Mutex::default();
             (target.host.clone(), Host { target, slot })
         });
+        let control = ControlDir::create()?;
+        write_config(control.path())?;
         Ok(Self {
             hosts: hosts.collect(),
             secrets,
-            control: ControlDir::create()?,
+            control,
         })
     }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Command, CommandOutput, Resource, ResourceId};
+use super::{Command, CommandOutput, HostKey, Resource, ResourceId};
 
 /// `JOB.STEP.ATTEMPT`: under this name the agent remembers a step in its spool, so it is never done twice.
 /// Letters, digits, `-` and `.` only; the agent refuses anything else (it becomes a file name).
@@ -29,6 +29,11 @@ pub struct Fence {
 pub enum Request {
     Hello {
         protocol: u32,
+    },
+    /// From now on the host obeys whoever signs with this key. A host that has another key refuses. This and `hello` are all
+    /// that needs no signature.
+    Enrol {
+        key: HostKey,
     },
     /// Changes nothing. Everything the engine wants to know of a host, in one exchange.
     Observe {
@@ -331,6 +336,10 @@ pub enum Reply {
         protocol: u32,
         version: String,
         boot_id: String,
+        /// Part of every signature on this connection.
+        nonce: String,
+        /// [`HostKey::id`] of the key that the host obeys; `None`: it was never enrolled.
+        obeys: Option<String>,
     },
     Observed {
         facts: Option<Facts>,

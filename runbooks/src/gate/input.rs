@@ -7,6 +7,7 @@ use deploy_engine::model::{HostName, ServiceName};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::Overridden;
 use crate::{
     budget::{Budget, Spent},
     decision::Roles,
@@ -190,4 +191,6 @@ pub struct GateInput<'a> {
     pub budget: BudgetFacts<'a>,
     pub storm: Storm,
     pub plan: PlanFacts<'a>,
+    /// `None`: all gates hold.
+    pub overridden: Option<Overridden>,
 }

@@ -5,6 +5,7 @@
 mod evidence;
 mod input;
 mod limits;
+mod overridden;
 mod people;
 mod plan;
 
@@ -20,6 +21,8 @@ pub use input::{
     BlastFacts, BudgetFacts, Direct, EvidenceFacts, GateInput, GateLimits, Halt, HeldLock,
     LockFacts, MetricPath, MonitoringFacts, PeopleFacts, Phase, PlanFacts,
 };
+
+pub use overridden::{OVERRIDABLE, Overridden};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum GateId {
@@ -140,7 +143,7 @@ pub fn evaluate(input: &GateInput<'_>) -> Vec<Answer> {
         .into_iter()
         .map(|(id, gate)| Answer {
             id,
-            gate: gate(input),
+            gate: overridden::apply(input.overridden.as_ref(), id, gate(input), input.now),
         })
         .collect()
 }

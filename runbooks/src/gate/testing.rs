@@ -123,6 +123,7 @@ impl Site {
                 unproven: Vec::new(),
                 bot_needs: &self.bot_needs,
             },
+            overridden: None,
         }
     }
 }

@@ -417,6 +417,7 @@ impl Evaluator {
             },
             storm: self.ports().vitals.get().storm,
             plan: plan_facts,
+            overridden: self.keeper.overridden(&look.incident.id.0, None).await,
         };
         Ok(evaluate(&input))
     }

@@ -25,7 +25,7 @@ use crate::{
     format::Runbook,
     gate::{
         BlastFacts, BudgetFacts, EvidenceFacts, Gate, GateInput, HeldLock, LockFacts, MetricPath,
-        MonitoringFacts, PeopleFacts, Phase, PlanFacts, evaluate, together,
+        MonitoringFacts, Overridden, PeopleFacts, Phase, PlanFacts, evaluate, together,
     },
     library::Library,
     topology::Topology,
@@ -117,6 +117,16 @@ impl Gatekeeper {
             ledger: ledger.map_err(|error| error.to_string()),
             clock_off_seconds,
         }
+    }
+
+    /// Records that cannot be read override nothing.
+    pub async fn overridden(&self, incident: &str, job: Option<&str>) -> Option<Overridden> {
+        let now = self.ports.clock.now();
+        let found = self.ports.records.overridden(incident, job, now).await;
+        found
+            .inspect_err(|error| tracing::warn!(%error, "overrides cannot be read; all gates hold"))
+            .ok()
+            .flatten()
     }
 
     /// Maintenance markers, and how far the hosts' clocks are from ours.
@@ -437,6 +447,7 @@ impl HealGate {
                 &self.keeper.settings,
                 Vec::new(),
             ),
+            overridden: self.keeper.overridden(incident, Some(&id.0)).await,
         };
         verdict(together(&evaluate(&input)), acted)
     }

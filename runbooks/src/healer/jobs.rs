@@ -41,6 +41,11 @@ pub(super) async fn create(
         .charge(&spent)
         .await
         .map_err(|error| error.to_string())?;
+    ports
+        .records
+        .use_override(&incident.0, &id.0, now)
+        .await
+        .map_err(|error| error.to_string())?;
     let created = JobEvent::Created {
         kind: JobKind::Heal {
             incident: incident.to_string(),

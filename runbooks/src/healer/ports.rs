@@ -20,7 +20,7 @@ use super::DecisionRecord;
 use crate::{
     budget::{RepairOutcome, Spent},
     format::RunbookId,
-    gate::Halt,
+    gate::{Halt, Overridden},
     incident::Incident,
     storm::Storm,
     trust::Mode,
@@ -61,6 +61,25 @@ pub trait Records: Send + Sync {
         at: Timestamp,
     ) -> Result<(), RecordError>;
     async fn halt(&self) -> Result<Option<Halt>, RecordError>;
+    /// The gate that somebody overrode for this incident, for a job that is not made yet or for this very one. Records that know
+    /// no overrides have none.
+    async fn overridden(
+        &self,
+        _incident: &str,
+        _job: Option<&str>,
+        _now: Timestamp,
+    ) -> Result<Option<Overridden>, RecordError> {
+        Ok(None)
+    }
+    /// Ties an override of this incident, if there is one, to the one job that it counts for.
+    async fn use_override(
+        &self,
+        _incident: &str,
+        _job: &str,
+        _now: Timestamp,
+    ) -> Result<(), RecordError> {
+        Ok(())
+    }
 }
 
 /// Prometheus as evidence.

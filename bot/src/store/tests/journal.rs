@@ -216,7 +216,7 @@ async fn a_store_that_cannot_be_used_says_why() {
 
     // Made by a newer version.
     let (dir, store) = open().await;
-    sqlx::query("UPDATE _sqlx_migrations SET version = 99")
+    sqlx::query("UPDATE _sqlx_migrations SET version = version + 98")
         .execute(&store.writer)
         .await
         .unwrap();
