@@ -309,9 +309,16 @@ fn the_worker_outlives_the_agent_and_the_next_agent_attaches() {
 fn a_killed_worker_is_lost_and_never_repeated() {
     let root = root();
     let mut agent = Agent::start(root.path());
-    let request = || run("job3.0.1", 1, &["sleep", "5"], 30);
+    let mark = root.path().join("mark");
+    let name = mark.display().to_string();
+    let request = || {
+        let program = ["sh", "-c", "touch \"$0\"; sleep 5", &name];
+        run("job3.0.1", 1, &program, 30)
+    };
     agent.send(1, request());
-    agent.until_started();
+    while !mark.exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     kill_9(worker_pid(root.path(), "job3.0.1"));
     // Its program goes on, so the step is not over.
     let status = Agent::start(root.path()).status("job3.0.1");

@@ -1,8 +1,11 @@
 //! The loop that drives one job. It alone writes the job's journal; steps run beside it and report back.
 
+mod beside;
+mod open_end;
+
 use std::sync::Arc;
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -11,26 +14,18 @@ use super::{
     Context, RunError,
     act::{Acted, Attempt, How, Permit},
     book::Book,
-    call_off::{CalledOff, call_off},
-    flight::{Flight, Flights, host_of},
-    outcome,
+    flight::{Flight, Flights},
     ports::sleep_until,
     prepare::{Prepared, prepare},
 };
 use crate::{
-    job::{
-        Action, HOLD_POLL_SECONDS, Job, JobEvent, JobId, JobResult, JobState, Next, Step, StepEnd,
-        StepId,
-    },
-    model::HostName,
-    wire::{Fence, StepKey},
+    job::{HOLD_POLL_SECONDS, JobEvent, JobId, JobResult, JobState, Next, Step, StepEnd, StepId},
+    wire::Fence,
 };
+use beside::Beside;
 
 /// How long a gate may hold a job: a day later the world is another one, and the job is refused.
 const HOLD_LIMIT_SECONDS: i64 = 24 * 60 * 60;
-
-/// How often an attempt is begun again because its host says that it never started it, or its guards' word grew too old.
-const RESTARTS: u32 = 5;
 
 /// A request to cancel; answered when it is in the journal.
 pub struct CancelOrder {
@@ -50,7 +45,7 @@ pub struct Driver {
     context: Arc<Context>,
     book: Book,
     flights: Flights,
-    tasks: FuturesUnordered<BoxFuture<'static, (StepId, Landed)>>,
+    beside: Beside,
     stop: CancellationToken,
     /// While the job is held: when the gate is asked again.
     ask_gate_at: Option<Timestamp>,
@@ -66,7 +61,7 @@ impl Driver {
             book: Book::new(context.clone(), job, state, last_at),
             context,
             flights: Flights::default(),
-            tasks: FuturesUnordered::new(),
+            beside: Beside::default(),
             stop,
             ask_gate_at: None,
         }
@@ -86,8 +81,8 @@ impl Driver {
             tokio::select! {
                 biased;
                 Some(order) = orders.recv() => self.cancel(order).await?,
-                () = sleep_until(&*clock, wake) => self.book.renew_if_due().await?,
-                Some((step, landed)) = self.tasks.next() => self.land(step, landed).await?,
+                () = sleep_until(&*clock, wake) => self.renew_if_due().await?,
+                Some((step, landed)) = self.beside.next() => self.land(step, landed).await?,
             }
         }
     }
@@ -173,63 +168,7 @@ impl Driver {
             let prepared = prepare(context, job, state, step, undo, open).await;
             (id, Landed::Prepared(prepared))
         };
-        self.tasks.push(task.boxed());
-    }
-
-    /// Earlier attempts at the step, and at its undo, of which no host said how they ended: they may begin or run on.
-    fn open_attempts(&self, id: StepId) -> Vec<(HostName, StepKey)> {
-        let (Some(flight), Some(job)) = (self.flights.get(id), self.book.state().job()) else {
-            return Vec::new();
-        };
-        let (step, run) = (&job.steps[id.0 as usize], &job.runs[id.0 as usize]);
-        let said = matches!(
-            run.end(),
-            Some(StepEnd::Done { .. } | StepEnd::Failed { .. } | StepEnd::Drifted { .. })
-        );
-        let attempt = match flight.undo {
-            true if said => 0,
-            true => run.attempts,
-            false => flight.attempt - 1,
-        };
-        let name = self.book.job();
-        let step_host = host_of(&step.action).filter(|_| attempt > 0);
-        let undo_host = step.undo.as_ref().and_then(host_of);
-        let undo_host = undo_host.filter(|_| flight.undo && flight.attempt > 1);
-        let step_key = step_host.map(|host| (host.clone(), Job::step_key(name, id, attempt)));
-        let undone = flight.attempt - 1;
-        let undo_key = undo_host.map(|host| (host.clone(), Job::undo_key(name, id, undone)));
-        step_key.into_iter().chain(undo_key).collect()
-    }
-
-    /// Gives up a step whose start is in the journal, and ends it so, beside the loop.
-    fn give_up(&mut self, id: StepId, end: StepEnd) {
-        let Some(flight) = self.flights.get(id) else {
-            return;
-        };
-        let (key, action) = self.key_and_action(id, flight);
-        let Action::Host { host, work } = action.clone() else {
-            return self
-                .tasks
-                .push(futures::future::ready((id, Landed::CalledOff(end))).boxed());
-        };
-        let context = self.context.clone();
-        let task = async move {
-            let end = match call_off(&*context.hosts, &*context.clock, &host, &key).await {
-                CalledOff::NeverBegan => end,
-                CalledOff::Ended(outcome) => outcome::step_end(&host, &work, outcome, ""),
-                CalledOff::Unknown { why } => StepEnd::Lost { why },
-            };
-            (id, Landed::CalledOff(end))
-        };
-        self.tasks.push(task.boxed());
-    }
-
-    fn key_and_action(&self, id: StepId, flight: &Flight) -> (StepKey, &Action) {
-        let (step, job) = (self.step(id), self.book.job());
-        match &step.undo {
-            Some(undo) if flight.undo => (Job::undo_key(job, id, flight.attempt), undo),
-            _ => (Job::step_key(job, id, flight.attempt), &step.action),
-        }
+        self.beside.push(task.boxed());
     }
 
     /// Acts, beside the loop.
@@ -252,7 +191,7 @@ impl Driver {
             how,
             stop: self.stop.clone(),
         };
-        self.tasks
+        self.beside
             .push(async move { (id, Landed::Acted(attempt.run().await)) }.boxed());
     }
 
@@ -262,7 +201,7 @@ impl Driver {
             Landed::Acted(Acted::End { end, evidence }) => {
                 if let Some(readings) = evidence.filter(|readings| !readings.by_probe.is_empty()) {
                     let event = JobEvent::Evidence { step: id, readings };
-                    self.book.record(event).await?;
+                    self.record(event).await?;
                 }
                 self.end(id, end).await
             }
@@ -311,7 +250,7 @@ impl Driver {
             }
             Prepared::Act { before, guarded_at } => {
                 self.release_hold().await?;
-                self.book.renew_if_due().await?;
+                self.renew_if_due().await?;
                 let since = match recorded {
                     // It starts only now: the time until now was lost to a crash, not to the step.
                     true => self.context.clock.now(),
@@ -328,6 +267,14 @@ impl Driver {
         }
     }
 
+    async fn record(&mut self, event: JobEvent) -> Result<Timestamp, RunError> {
+        self.beside.during(self.book.record(event)).await
+    }
+
+    async fn renew_if_due(&mut self) -> Result<(), RunError> {
+        self.beside.during(self.book.renew_if_due()).await
+    }
+
     /// Intent, before the act.
     async fn record_start(&mut self, id: StepId) -> Result<Timestamp, RunError> {
         let Some(flight) = self.flights.get_mut(id) else {
@@ -339,7 +286,7 @@ impl Driver {
             true => JobEvent::UndoStarted { step, attempt },
             false => JobEvent::StepStarted { step, attempt },
         };
-        self.book.record(event).await
+        self.record(event).await
     }
 
     /// Outcome, after the act.
@@ -352,23 +299,7 @@ impl Driver {
             true => JobEvent::UndoEnded { step, attempt, end },
             false => JobEvent::StepEnded { step, attempt, end },
         };
-        self.book.record(event).await.map(|_| ())
-    }
-
-    /// Its start is in the journal, and nothing has begun: gate and guards are asked again.
-    fn begin_again(&mut self, id: StepId) {
-        let Some(flight) = self.flights.get_mut(id) else {
-            return;
-        };
-        flight.restarts += 1;
-        if flight.restarts <= RESTARTS {
-            return self.prepare(id, None);
-        }
-        let what = format!(
-            "it was to be started {RESTARTS} times, and each time its host never recorded it or its guards' word grew too old \
-             before; nothing was done"
-        );
-        self.give_up(id, StepEnd::Failed { what });
+        self.record(event).await.map(|_| ())
     }
 
     async fn hold(
@@ -384,7 +315,7 @@ impl Driver {
         let hold = self.book.state().job().and_then(|job| job.hold.as_ref());
         let known = hold.is_some_and(|hold| hold.why == why && hold.until == until);
         if !known {
-            self.book.record(JobEvent::Held { until, why }).await?;
+            self.record(JobEvent::Held { until, why }).await?;
         }
         match self.flights.get(id).is_some_and(|flight| flight.recorded) {
             true => self.prepare(id, Some(again)),
@@ -407,14 +338,13 @@ impl Driver {
             .job()
             .is_some_and(|job| job.hold.is_some())
         {
-            self.book.record(JobEvent::HoldReleased).await?;
+            self.record(JobEvent::HoldReleased).await?;
         }
         Ok(())
     }
 
     async fn cancel(&mut self, order: CancelOrder) -> Result<(), RunError> {
-        self.book
-            .record(JobEvent::CancelRequested { by: order.by })
+        self.record(JobEvent::CancelRequested { by: order.by })
             .await?;
         self.stop.cancel();
         self.ask_gate_at = None;

@@ -84,6 +84,17 @@ impl HostTask {
     async fn after(&mut self, error: HostError) -> HostEnd {
         match error {
             HostError::NotStarted { .. }
+            | HostError::UnknownSecret { .. }
+            | HostError::UnknownHost { .. }
+                if self.fresh =>
+            {
+                HostEnd::NotDone {
+                    why: error.to_string(),
+                }
+            }
+            // This try did nothing, says who could not send it or would not have it; a worker may run all the same, or the
+            // order of an earlier try be under way.
+            HostError::NotStarted { .. }
             | HostError::Refused { .. }
             | HostError::UnknownSecret { .. }
             | HostError::UnknownHost { .. } => self.not_done(error.to_string()).await,
@@ -92,11 +103,7 @@ impl HostTask {
         }
     }
 
-    /// This try did nothing; one before it may still.
     async fn not_done(&self, why: String) -> HostEnd {
-        if self.fresh {
-            return HostEnd::NotDone { why };
-        }
         match call_off(&*self.hosts, &*self.clock, &self.host, &self.key).await {
             CalledOff::NeverBegan => HostEnd::NotDone { why },
             CalledOff::Ended(outcome) => HostEnd::Outcome(outcome),

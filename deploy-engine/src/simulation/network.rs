@@ -7,17 +7,14 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::{
-    clock::start,
-    facts::{Fact, What},
     host::Order,
-    world::{Answer, Extent, Inner, Message, World, millis},
+    weather::signed,
+    world::{Answer, Message, World, millis},
 };
 use crate::{
-    condition::{ConditionCall, Judgement},
     job::JobId,
     model::{HostName, Secs},
-    probe::{Ask, Reading, Readings},
-    runner::{Clock, Evidence},
+    runner::Clock,
     transport::{HostError, Hosts, Observe, Observed},
     wire::{Fence, Outcome, Progress, StepKey, StepStatus, Work},
 };
@@ -53,7 +50,7 @@ enum Fate {
 }
 
 impl Network {
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.world.clock.now()
     }
 
@@ -65,7 +62,7 @@ impl Network {
         }
     }
 
-    fn parted_until(&self, host: &HostName) -> Option<Timestamp> {
+    pub(super) fn parted_until(&self, host: &HostName) -> Option<Timestamp> {
         self.world
             .weather
             .parted(self.bot, number(host), self.now())
@@ -125,9 +122,13 @@ impl Network {
     }
 
     /// One message there and its answer back.
-    async fn exchange(&self, host: &HostName, message: Message) -> Result<Answer, HostError> {
+    pub(super) async fn exchange(
+        &self,
+        host: &HostName,
+        message: Message,
+    ) -> Result<Answer, HostError> {
         let now = self.now();
-        let at = |after: Duration| now + super::weather::signed(after);
+        let at = |after: Duration| now + signed(after);
         match self.fate(host) {
             Fate::Unsent { told_after } => {
                 self.world.clock.pause(told_after).await;
@@ -165,7 +166,13 @@ impl Network {
                     self.world.clock.pause(patience).await;
                     return Err(self.unreachable(host, "no answer"));
                 }
-                self.answered(host, answer).await
+                match self.answered(host, answer).await? {
+                    Answer::Refused(why) => Err(HostError::Refused {
+                        host: host.clone(),
+                        why,
+                    }),
+                    answer => Ok(answer),
+                }
             }
         }
     }
@@ -211,7 +218,7 @@ impl Network {
             };
             if parted || cut_off {
                 let since = *broken_since.get_or_insert(now);
-                if now.duration_since(since) >= super::weather::signed(RECONNECT_LIMIT) {
+                if now.duration_since(since) >= signed(RECONNECT_LIMIT) {
                     return Err(self.unreachable(host, "a connection that broke"));
                 }
                 self.world.clock.pause(LOOK_EVERY).await;
@@ -235,7 +242,7 @@ impl Network {
                     });
                 }
                 StepStatus::Running { .. } => {
-                    let look = now + super::weather::signed(LOOK_EVERY);
+                    let look = now + signed(LOOK_EVERY);
                     let next = ends_at.map_or(look, |ends| ends.min(look));
                     self.world
                         .clock
@@ -287,17 +294,13 @@ impl Hosts for Network {
             bot: self.bot,
             sent_at: now,
         };
-        let limit = now + super::weather::signed(timeout.as_duration() + OUTCOME_GRACE);
+        let limit = now + signed(timeout.as_duration() + OUTCOME_GRACE);
         let message = Message::Start {
             key: key.clone(),
             order,
         };
         match self.exchange(host, message).await? {
             Answer::Fenced { seen } => Ok(Outcome::Fenced { seen }),
-            Answer::Refused(why) => Err(HostError::Refused {
-                host: host.clone(),
-                why,
-            }),
             _ => {
                 let text = "begun".to_owned();
                 // Nobody may listen.
@@ -318,16 +321,9 @@ impl Hosts for Network {
     }
 
     async fn cancel(&self, host: &HostName, key: &StepKey) -> Result<(), HostError> {
-        match self
-            .exchange(host, Message::Cancel { key: key.clone() })
-            .await?
-        {
-            Answer::Refused(why) => Err(HostError::Refused {
-                host: host.clone(),
-                why,
-            }),
-            _ => Ok(()),
-        }
+        self.exchange(host, Message::Cancel { key: key.clone() })
+            .await
+            .map(|_| ())
     }
 
     async fn forget(&self, host: &HostName, job: &JobId, fence: &Fence) -> Result<(), HostError> {
@@ -335,96 +331,5 @@ impl Hosts for Network {
         self.exchange(host, Message::Forget { job, fence })
             .await
             .map(|_| ())
-    }
-}
-
-/// Judges `done:X` (X was done), `flag:K` (the K-th flag), `after:N` (N seconds since the begin), `never`, `impossible`, and
-/// `unknown`.
-#[async_trait]
-impl Evidence for Network {
-    async fn gather(&self, asks: &[Ask], now: Timestamp) -> Readings {
-        let mut readings = Readings::default();
-        for ask in asks {
-            let key = StepKey("none".into());
-            let reading = match self.exchange(&ask.host, Message::Ask { key }).await {
-                Ok(_) => Reading::Known {
-                    value: self.world.effects().into(),
-                    at: now,
-                },
-                Err(error) => Reading::Unknown {
-                    why: error.to_string(),
-                    at: now,
-                },
-            };
-            readings.insert(&ask.probe, ask.host.clone(), reading);
-        }
-        readings
-    }
-
-    async fn judge(&self, call: &ConditionCall, _: Timestamp) -> (Judgement, Readings) {
-        let host = &call.hosts[0];
-        let (arrives, there) = {
-            let (now, weather) = (self.now(), &self.world.weather);
-            let parted = self.parted_until(host).is_some();
-            let mut inner = self.world.now();
-            let chance = weather.network.lost_before_it_arrives;
-            let lost = !weather.is_calm(now) && inner.dice.chance(chance);
-            let down = inner.host(host).is_down(now);
-            (!parted && !lost && !down, weather.latency(&mut inner.dice))
-        };
-        self.world.clock.pause(there).await;
-        let now = self.now();
-        let judgement = {
-            let mut inner = self.world.now();
-            let judgement = match arrives {
-                true => judged(&inner, &call.name, now),
-                false => Judgement::Unknown {
-                    why: "no answer".into(),
-                },
-            };
-            let what = What::Judged {
-                bot: self.bot,
-                condition: call.name.clone(),
-                holds: judgement.holds(),
-            };
-            inner.facts.push(Fact {
-                at: now,
-                host: host.clone(),
-                what,
-            });
-            judgement
-        };
-        self.world.trace.say(now, || {
-            format!("bot{} judges {}: {judgement:?}", self.bot, call.name)
-        });
-        let back = {
-            let mut inner = self.world.now();
-            self.world.weather.latency(&mut inner.dice)
-        };
-        self.world.clock.pause(back).await;
-        (judgement, Readings::default())
-    }
-}
-
-fn judged(inner: &Inner, name: &str, now: Timestamp) -> Judgement {
-    let why = String::new();
-    let (name, argument) = name.split_once(':').unwrap_or((name, ""));
-    let holds = match name {
-        "done" => inner.effects.get(argument) == Some(&Extent::Whole),
-        "flag" => {
-            let flag = argument.parse::<usize>().expect("a number of a flag");
-            inner.flags[flag].iter().filter(|at| **at <= now).count() % 2 == 0
-        }
-        "after" => {
-            let seconds: i64 = argument.parse().expect("a number of seconds");
-            now.duration_since(start()).as_secs() >= seconds
-        }
-        "never" => false,
-        "impossible" => return Judgement::Refuted { why },
-        _ => return Judgement::Unknown { why },
-    };
-    match holds {
-        true => Judgement::Holds { why },
-        false => Judgement::NotYet { why },
     }
 }

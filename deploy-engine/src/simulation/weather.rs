@@ -54,6 +54,8 @@ pub struct Hosts {
     /// record, between record and answer.
     pub power_cut: f64,
     pub worker_killed: f64,
+    /// It refuses a request without a look at it.
+    pub busy: f64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -95,6 +97,7 @@ impl Weather {
                 drifts: rate(dice) / 3.0,
                 power_cut: rate(dice),
                 worker_killed: rate(dice),
+                busy: rate(dice) / 3.0,
             },
             disk: Disk {
                 full: rate(dice) / 3.0,

@@ -54,8 +54,8 @@ pub trait Hosts: Send + Sync {
     async fn observe(&self, host: &HostName, ask: Observe) -> Result<Observed, HostError>;
 
     /// Has `work` done once under `key` and waits for its outcome, across reconnections. A key that the host knows is attached to.
-    /// An error says nothing about the work but [`HostError::NotStarted`], [`HostError::Refused`] and
-    /// [`HostError::UnknownSecret`], which mean that nothing was done: after any other, [`Hosts::ask`].
+    /// An error says nothing about the work but [`HostError::NotStarted`], [`HostError::UnknownSecret`] and
+    /// [`HostError::UnknownHost`], which mean that nothing was sent: after any other, [`Hosts::ask`].
     async fn start(
         &self,
         host: &HostName,
@@ -69,7 +69,8 @@ pub trait Hosts: Send + Sync {
     /// What the host remembers of a step.
     async fn ask(&self, host: &HostName, key: &StepKey) -> Result<StepStatus, HostError>;
 
-    /// Ends a running step; its outcome becomes [`Outcome::Cancelled`].
+    /// Ends a running step; its outcome becomes [`Outcome::Cancelled`]. One that never started is called off: its outcome becomes
+    /// [`Outcome::CalledOff`], and an order that arrives later begins nothing.
     async fn cancel(&self, host: &HostName, key: &StepKey) -> Result<(), HostError>;
 
     /// Drops what the host remembers of a finished job. `fence` is the job's last one: the host refuses it from now on, so that
