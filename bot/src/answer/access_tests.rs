@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::{
     answer::{About, Answer},
     bot::{Bot, Place},
+    chat::{Incoming, Said},
     heal::BotRecords,
     rights::{Identity, Role},
     serve::assemble::{Assembled, Ground, assemble, ground},
@@ -429,6 +430,53 @@ async fn break_glass_overrides_one_gate_once_pages_and_waits_for_somebody_elses_
         .map(|(_, action)| action)
         .collect();
     assert!(actions.contains(&"overridden".to_owned()) && actions.contains(&"reviewed".to_owned()));
+}
+
+#[tokio::test]
+async fn a_flood_in_a_chat_is_dropped_and_told_once_and_nobody_else_waits() {
+    let desk = Desk::new().await;
+    let say = async |who: &str, number: u32| {
+        let incoming = Incoming {
+            room: "matrix:!ops:x.org".parse().unwrap(),
+            event: format!("${who}{number}"),
+            who: Identity::try_from(who.to_owned()).unwrap(),
+            text: "whoami".to_owned(),
+            said: Said::Now,
+            done: None,
+        };
+        desk.bot.hear(incoming).await;
+    };
+    for number in 0..40 {
+        say("matrix:@ann:x.org", number).await;
+    }
+    let now = Timestamp::now();
+    let answers = async || {
+        let store = &desk.bot.store;
+        let said = store
+            .pending_messages("matrix", Urgency::Story, now, 100)
+            .await
+            .unwrap();
+        let titles = said
+            .iter()
+            .map(|one| one.body["message"]["title"].as_str().unwrap().to_owned());
+        titles.collect::<Vec<String>>()
+    };
+    let found = answers().await;
+    let too_fast = found
+        .iter()
+        .filter(|title| title.starts_with("Too fast"))
+        .count();
+    let done = found
+        .iter()
+        .filter(|title| title.starts_with("You are"))
+        .count();
+    assert_eq!(too_fast, 1, "{found:?}");
+    assert!(
+        done >= 20 && done + too_fast < 40,
+        "the rest was dropped: {found:?}"
+    );
+    say("unix:bob", 0).await;
+    assert_eq!(answers().await.len(), found.len() + 1);
 }
 
 #[tokio::test]

@@ -101,7 +101,7 @@ pub async fn export(path: &Path, since: Option<&str>, json: bool) -> Outcome {
     let flushed = written.and_then(|()| out.flush()).map_err(Failure::Output);
     drop(out);
     store.close().await;
-    match walked.and_then(|_| flushed) {
+    match walked.and(flushed) {
         Ok(()) => Outcome::Ok,
         Err(failure) => failed(&failure, json),
     }

@@ -128,6 +128,23 @@ mod tests {
     }
 
     #[test]
+    fn all_gates_together_pass_with_the_one_that_was_overridden() {
+        use crate::{
+            gate::{evaluate, testing::Site, together},
+            storm::Storm,
+        };
+        let site = Site::new();
+        let mut input = site.input();
+        input.storm = Storm::Raging { since: now() };
+        assert!(!together(&evaluate(&input)).passes());
+        input.overridden = Some(by_ann(GateId::G7));
+        assert!(!together(&evaluate(&input)).passes(), "another gate");
+        input.overridden = Some(by_ann(GateId::G8));
+        let answers = evaluate(&input);
+        assert!(together(&answers).passes(), "{answers:?}");
+    }
+
+    #[test]
     fn gates_are_named_as_they_print() {
         for (name, gate) in OVERRIDABLE {
             assert_eq!(gate.to_string(), name);
