@@ -5,7 +5,9 @@ mod deploying;
 mod halting;
 mod looking;
 mod repairing;
+mod replaying;
 mod status;
+mod trusting;
 
 use deploy_engine::job::JobId;
 use serde::{Deserialize, Serialize};
@@ -104,7 +106,14 @@ impl Bot {
             Command::Run { runbook, hosts } => settled(self.run_runbook(&runbook, &hosts).await),
             Command::Runbooks => self.runbooks(),
             Command::Drill => self.drills(),
-            Command::Trust { change } => settled(self.trust(asked, change).await),
+            Command::Trust { about, change } => settled(self.trust(asked, about, change).await),
+            Command::Clear { job, why } => settled(self.clear(asked, &job, why).await),
+            Command::Drilled {
+                runbook,
+                version,
+                place,
+            } => settled(self.drilled(asked, &runbook, version, place).await),
+            Command::Replay { since } => settled(self.replay(since.as_deref()).await),
         }
     }
 
