@@ -7,7 +7,7 @@ use std::{
 
 use deploy_engine::{model::Model, transport::Hosts};
 use jiff::{SignedDuration, Timestamp};
-use runbooks::library::Library;
+use runbooks::{healer::HealSettings, library::Library};
 use serde_json::json;
 
 use crate::{
@@ -52,6 +52,7 @@ pub struct Bot {
     pub told: Arc<Projection>,
     pub halt: Halt,
     pub library: Arc<Library>,
+    pub healing: Arc<HealSettings>,
     pub ear: heal::Ear,
     pub senses: Arc<heal::Senses>,
     pub vocabulary: Vocabulary,

@@ -404,6 +404,48 @@ fn a_lower_token_is_refused_before_anything_is_recorded() {
     assert!(matches!(agent.outcome(), (_, Outcome::Done { .. })));
 }
 
+/// A person's marker that appears after the gates were asked: the host itself says no, in the same exchange as the act.
+#[test]
+fn a_repair_is_refused_on_a_host_that_was_marked_in_between() {
+    let root = root();
+    let repair = |key: &str| match run(key, 1, &["true"], 30) {
+        Request::Start {
+            key,
+            work,
+            timeout_seconds,
+            ..
+        } => Request::Start {
+            key,
+            work,
+            timeout_seconds,
+            fence: Fence {
+                scope: "domain:rabbitmq".into(),
+                token: 1,
+            },
+        },
+        other => other,
+    };
+    let mut agent = Agent::start(root.path());
+    agent.send(1, repair("h1.0.1"));
+    assert!(matches!(agent.outcome(), (_, Outcome::Done { .. })));
+    fs::create_dir_all(root.path().join("etc/nightshift")).unwrap();
+    fs::write(
+        root.path().join("etc/nightshift/maintenance"),
+        "disk swap\n",
+    )
+    .unwrap();
+    match agent.ask(repair("h1.1.1")) {
+        Reply::Refused { why } => assert!(why.contains("maintenance (disk swap)"), "{why}"),
+        other => panic!("expected a refusal, found {other:?}"),
+    }
+    assert_eq!(agent.status("h1.1.1"), StepStatus::NeverStarted);
+    // What is taken back is not left half-done, and a deploy is a person's own doing.
+    agent.send(1, repair("h1.0.u1"));
+    assert!(matches!(agent.outcome(), (_, Outcome::Done { .. })));
+    agent.send(1, run("d1.0.1", 1, &["true"], 30));
+    assert!(matches!(agent.outcome(), (_, Outcome::Done { .. })));
+}
+
 #[test]
 fn requests_do_not_wait_for_each_other() {
     let root = root();

@@ -9,7 +9,9 @@ mod looking;
 mod overriding;
 mod reach;
 mod repairing;
+mod replaying;
 mod status;
+mod trusting;
 
 use deploy_engine::job::JobId;
 use serde::{Deserialize, Serialize};
@@ -114,7 +116,14 @@ impl Bot {
             Command::Review { id, note } => settled(self.review(asked, &id, &note).await),
             Command::Runbooks => self.runbooks(),
             Command::Drill => self.drills(),
-            Command::Trust { change } => settled(self.trust(asked, change).await),
+            Command::Trust { about, change } => settled(self.trust(asked, about, change).await),
+            Command::Clear { job, why } => settled(self.clear(asked, &job, why).await),
+            Command::Drilled {
+                runbook,
+                version,
+                place,
+            } => settled(self.drilled(asked, &runbook, version, place).await),
+            Command::Replay { since } => settled(self.replay(since.as_deref()).await),
         }
     }
 

@@ -48,7 +48,8 @@ impl Bot {
             | Command::Runbooks
             | Command::Drill
             | Command::Reviews
-            | Command::Trust { change: None } => None,
+            | Command::Replay { .. }
+            | Command::Trust { change: None, .. } => None,
             // See `approve` and `deny`.
             Command::Approve { .. } | Command::Deny { .. } => None,
             Command::Halt { .. } | Command::Resume | Command::Review { .. } => Some(Subject::Site),
@@ -60,10 +61,17 @@ impl Bot {
             }
             | Command::Redeploy { service }
             | Command::Remove { service } => Some(self.service_subject(service, BTreeSet::new())),
-            Command::Run { runbook, .. }
-            | Command::Trust {
-                change: Some((runbook, _)),
-            } => Some(self.runbook_subject(runbook)),
+            Command::Run { runbook, .. } | Command::Drilled { runbook, .. } => {
+                Some(self.runbook_subject(runbook))
+            }
+            Command::Trust {
+                about,
+                change: Some(_),
+            } => {
+                // `RUNBOOK@GROUP`: trust on some hosts is trust in the runbook.
+                let runbook = about.as_deref().and_then(|about| about.split('@').next());
+                Some(runbook.map_or(Subject::Site, |runbook| self.runbook_subject(runbook)))
+            }
             Command::Ack { id } | Command::Override { id, .. } => self
                 .open_incident(id)
                 .await?
@@ -73,7 +81,7 @@ impl Bot {
                     "Say which job: you may not cancel every one",
                 ));
             }
-            Command::Cancel { id: Some(id) } => {
+            Command::Cancel { id: Some(id) } | Command::Clear { job: id, .. } => {
                 let id = self.find_job(id).await?;
                 Some(self.job_subject(&id).await?)
             }

@@ -146,6 +146,13 @@ fn of_table(spec: &'static CommandSpec) -> Command {
                 .value_name("DIGEST")
                 .help("Without a running bot: run the plan if its digest begins so"),
         ),
+        "replay" => command.arg(
+            Arg::new("since")
+                .long("since")
+                .value_name("SINCE")
+                .conflicts_with("SINCE")
+                .help("How far back, for example 30d"),
+        ),
         "approve" => command.arg(flag("detach", "Do not wait for the end of the job")),
         _ => command,
     }
@@ -219,8 +226,13 @@ fn line(name: &str, matches: &ArgMatches) -> String {
             .flatten()
             .map(String::as_str)
     });
+    let since = (name == "replay")
+        .then(|| matches.get_one::<String>("since"))
+        .flatten()
+        .map(String::as_str);
     std::iter::once(name)
         .chain(words)
+        .chain(since)
         .collect::<Vec<_>>()
         .join(" ")
 }
@@ -254,6 +266,7 @@ mod tests {
     #[rstest::rstest]
     #[case("serve --console", Action::Serve { console: true })]
     #[case("deploy site --yes 12ab", Action::Deploy { target: "site".into(), yes: Some("12ab".into()) })]
+    #[case("replay --since 30d", Action::Ask { line: "replay 30d".into(), follow: true })]
     #[case("plan", Action::Plan { target: "site".into() })]
     #[case("halt switch works --json", Action::Ask { line: "halt switch works".into(), follow: true })]
     #[case("audit verify --head 3:ab --head 4:cd", Action::AuditVerify { heads: vec!["3:ab".into(), "4:cd".into()] })]

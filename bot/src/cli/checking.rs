@@ -51,6 +51,13 @@ pub fn check(path: &Path, json: bool) -> Outcome {
             errors.0.extend(wrong);
         }
     }
+    if let (Some(config), Some(model)) = (config.as_ref().filter(|_| automated), &model) {
+        let file = path.display().to_string();
+        let services = model.services.keys().map(|name| name.as_str()).collect();
+        let wrong = config::check_bot_needs(config, &services).into_iter();
+        let wrong = wrong.map(|why| Diagnostic::whole_file(&file, why));
+        errors.0.extend(wrong);
+    }
     let sources = config.as_ref().filter(|_| clear(&["sources"]));
     if let (Some(config), Some(model)) = (sources, &model) {
         let file = path.display().to_string();

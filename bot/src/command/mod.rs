@@ -9,7 +9,7 @@ use runbooks::gate::GateId;
 use serde::{Deserialize, Serialize};
 
 pub use help::{help, overview};
-pub use parse::{LINE_LIMIT_BYTES, ParseError, Vocabulary, parse, suggestion};
+pub use parse::{LINE_LIMIT_BYTES, ParseError, Vocabulary, parse, since, suggestion};
 pub use table::{ArgKind, ArgSpec, CommandSpec, TABLE, spec_of};
 
 /// The whole site, or one service of it.
@@ -79,7 +79,22 @@ pub enum Command {
     Runbooks,
     Services,
     Trust {
-        change: Option<(String, Trust)>,
+        /// A runbook, or `RUNBOOK@GROUP`.
+        about: Option<String>,
+        change: Option<(Trust, String)>,
+    },
+    Clear {
+        job: String,
+        why: String,
+    },
+    Drilled {
+        runbook: String,
+        version: String,
+        place: String,
+    },
+    Replay {
+        /// For example `30d`.
+        since: Option<String>,
     },
     /// Break-glass.
     Override {

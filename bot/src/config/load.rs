@@ -211,6 +211,15 @@ pub fn check_access(config: &Config, model: &Model, library: &Library) -> Vec<St
         .check(&config.people, &services, &groups, &runbooks)
 }
 
+/// Services that the bot is said to need and that this site does not have: most likely another name is meant.
+pub fn check_bot_needs(config: &Config, services: &BTreeSet<&str>) -> Vec<String> {
+    let named = config.automation.bot_needs.iter();
+    let strange = named.filter(|name| !services.contains(name.as_str()));
+    strange
+        .map(|name| format!("automation: bot_needs: {name} is not deployed on this site"))
+        .collect()
+}
+
 fn resolve_paths(config: &mut Config, base: &Path) {
     let resolve = |path: &mut PathBuf| *path = base.join(&path);
     resolve(&mut config.site);

@@ -6,6 +6,7 @@ mod secret;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
+use deploy_engine::model::ServiceName;
 use runbooks::storm::StormLimits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,8 @@ use crate::{
 };
 pub use files::FilesRead;
 pub use load::{
-    Examined, Loaded, SigningKey, check_access, check_site_tokens, examine, load, read,
+    Examined, Loaded, SigningKey, check_access, check_bot_needs, check_site_tokens, examine, load,
+    read,
 };
 pub use secret::{Secret, SecretSource, TokenSource};
 
@@ -249,6 +251,13 @@ pub struct Automation {
     /// From when on nothing is repaired, because too much broke at once.
     #[serde(default)]
     pub storm: StormLimits,
+    /// Services of the site that the bot itself needs, for its store, its secrets or its chat: it never repairs those. Those
+    /// behind whose virtual address the homeserver is are known without this.
+    #[serde(default)]
+    pub bot_needs: Vec<ServiceName>,
+    /// Does `auto` count without proven repairs and a passed drill of the same version? For labs only.
+    #[serde(default)]
+    pub unearned: bool,
 }
 
 impl Default for Automation {
@@ -259,6 +268,8 @@ impl Default for Automation {
             opt_in: Vec::new(),
             settings: BTreeMap::new(),
             storm: StormLimits::default(),
+            bot_needs: Vec::new(),
+            unearned: false,
         }
     }
 }

@@ -67,7 +67,13 @@ pub async fn ground(config: &Path) -> Result<Ground, String> {
     let automation = automation.iter().map(|why| format!("automation: {why}"));
     let tokens = crate::config::check_site_tokens(&loaded.config, &model.secret_names());
     let access = crate::config::check_access(&loaded.config, &model, &library);
-    let wrong: Vec<String> = automation.chain(tokens).chain(access).collect();
+    let services = model.services.keys().map(|name| name.as_str()).collect();
+    let needs = crate::config::check_bot_needs(&loaded.config, &services);
+    let wrong: Vec<String> = automation
+        .chain(tokens)
+        .chain(access)
+        .chain(needs)
+        .collect();
     if !wrong.is_empty() {
         return Err(format!("{}: {}", config.display(), wrong.join("; ")));
     }
@@ -185,6 +191,7 @@ pub async fn assemble(
     let senses = Arc::new(Senses::new(&config.sources, figures).map_err(source)?);
     let mut bot = Bot {
         vocabulary: vocabulary(&model, &ground.library),
+        healing: Arc::new(heal::heal_settings_on(&config, &model)),
         people: People::new(config.people.clone(), Some(ground.owner.clone()))
             .with_access(config.access.clone()),
         config,
@@ -233,8 +240,8 @@ fn healer(bot: &mut Bot, ports: &Ports) -> Healer {
         store: bot.store.clone(),
         rooms: bot.team_rooms(),
     };
-    let settings = Arc::new(heal::heal_settings(&bot.config.automation));
-    let topology = Arc::new(topology(&bot.model));
+    let settings = bot.healing.clone();
+    let topology = Arc::new(Topology::from(&*bot.model));
     let library = bot.library.clone();
     let (healer, handle) = Healer::new(ports.clone(), Arc::new(jobs), settings, topology, library);
     bot.ear.get_or_init(|| handle);
@@ -242,8 +249,8 @@ fn healer(bot: &mut Bot, ports: &Ports) -> Healer {
 }
 
 fn runner(bot: &Bot, ports: Ports, observer: Arc<dyn JobObserver>) -> Runner {
-    let settings = Arc::new(heal::heal_settings(&bot.config.automation));
-    let topology = Arc::new(topology(&bot.model));
+    let settings = bot.healing.clone();
+    let topology = Arc::new(Topology::from(&*bot.model));
     let repairs = HealGate::new(ports, settings, topology, bot.library.clone());
     let gate: Arc<dyn StepGate> = Arc::new(HaltGate {
         halt: bot.halt.clone(),
@@ -259,27 +266,6 @@ fn runner(bot: &Bot, ports: Ports, observer: Arc<dyn JobObserver>) -> Runner {
     ))
 }
 
-/// The site as runbooks need it.
-fn topology(model: &Model) -> Topology {
-    let services = model.services.iter().map(|(name, deployment)| {
-        let deployed = runbooks::topology::Deployed {
-            members: deployment.members.clone(),
-            settings: deployment.settings.clone(),
-        };
-        (name.clone(), deployed)
-    });
-    Topology {
-        site: model.site.name.clone(),
-        hosts: model
-            .site
-            .hosts
-            .iter()
-            .map(|(name, spec)| (name.clone(), spec.address.clone()))
-            .collect(),
-        services: services.collect(),
-    }
-}
-
 fn vocabulary(model: &Model, library: &Library) -> Vocabulary {
     Vocabulary {
         services: model.services.keys().cloned().collect(),
@@ -287,6 +273,12 @@ fn vocabulary(model: &Model, library: &Library) -> Vocabulary {
         runbooks: library
             .iter()
             .map(|runbook| runbook.runbook.to_string())
+            .collect(),
+        groups: model
+            .site
+            .hosts
+            .values()
+            .flat_map(|host| host.groups.iter().map(ToString::to_string))
             .collect(),
     }
 }

@@ -31,6 +31,8 @@ use crate::wire::{
 const IN_FLIGHT_LIMIT: usize = 64;
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
+/// Scopes of repairs begin so; those of deploys are `site:NAME`.
+const REPAIR_SCOPE: &str = "domain:";
 /// How often a step is looked at that another connection started.
 const FOLLOW_POLL: Duration = Duration::from_millis(50);
 
@@ -270,6 +272,15 @@ impl Server {
                     },
                 );
                 return Ok(());
+            }
+            // A person's word that came after the gates were asked, in the same exchange as the act (gates G4, G11). A deploy is
+            // a person's own doing and was prechecked, and what a repair left half-done is taken back all the same.
+            if let Some(marker) = facts::maintenance_marker(&self.root)
+                .filter(|_| fence.scope.starts_with(REPAIR_SCOPE) && !key.is_undo())
+            {
+                return Err(format!(
+                    "this host is marked as in maintenance ({marker}): nothing is repaired on it"
+                ));
             }
             if let Claim::Taken(lock) = entry.claim(&order)? {
                 let mut worker = self.spawn(key, lock)?;

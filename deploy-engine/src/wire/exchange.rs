@@ -11,6 +11,14 @@ use super::{Command, CommandOutput, HostKey, Resource, ResourceId};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StepKey(pub String);
 
+impl StepKey {
+    /// Of what takes a step back: its attempt is written `u1`.
+    pub fn is_undo(&self) -> bool {
+        let attempt = self.0.rsplit('.').next();
+        attempt.is_some_and(|attempt| attempt.starts_with('u'))
+    }
+}
+
 impl fmt::Display for StepKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
