@@ -106,6 +106,22 @@ fn packages_depend_along_the_arrows_only() {
     assert_eq!(against_the_arrows(&workspace), Vec::<String>::new());
 }
 
+/// The bugs that can be planted are there in the engine's own tests alone.
+#[test]
+fn no_program_has_the_simulation() {
+    let metadata = metadata();
+    let mut users = Vec::new();
+    for package in metadata["packages"].as_array().unwrap() {
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let features = dependency["features"].as_array().unwrap();
+            if features.iter().any(|feature| feature == "simulation") {
+                users.push((text(package, "name"), dependency["kind"].as_str()));
+            }
+        }
+    }
+    assert_eq!(users, [("deploy-engine", Some("dev"))]);
+}
+
 #[test]
 fn a_dependency_against_the_arrows_is_seen() {
     for (package, name, kind) in [
