@@ -279,7 +279,10 @@ fn trust_is_earned_and_every_word_about_it_is_kept() {
     ] {
         assert!(said.contains(part), "expected {part:?} in:\n{said}");
     }
-    assert!(!output.status.success(), "what was refused makes a script fail");
+    assert!(
+        !output.status.success(),
+        "what was refused makes a script fail"
+    );
 }
 
 /// A runbook of the site with an act of class N: `check` names the file and the line, and the bot does not start with it.
@@ -287,8 +290,10 @@ fn trust_is_earned_and_every_word_about_it_is_kept() {
 fn a_runbook_that_does_what_is_never_done_is_not_loaded() {
     let home = Home::new("runbook_dirs: [ours]\n");
     std::fs::create_dir_all(home.path().join("ours")).unwrap();
-    let own = include_str!("../../runbooks/library/MEM-1.yaml")
-        .replace("[systemctl, start, memcached.service]", "[rabbitmqctl, force_reset]");
+    let own = include_str!("../../runbooks/library/MEM-1.yaml").replace(
+        "[systemctl, start, memcached.service]",
+        "[rabbitmqctl, force_reset]",
+    );
     home.write("ours/MEM-1.yaml", &own);
     let checked = home.run(&["check"]);
     let said = text(&checked.stderr);
