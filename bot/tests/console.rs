@@ -154,3 +154,49 @@ fn examples_are_right_and_schemas_are_json() {
         assert!(schema["properties"].is_object(), "{of}");
     }
 }
+
+#[test]
+fn trust_is_earned_and_every_word_about_it_is_kept() {
+    let home = Home::new("automation: {runbooks: {MEM-1: auto}}\n");
+    let output = home.script(
+        "!trust\n!trust MEM-1 auto I say so\n!trust MEM-1@control shadow too noisy\n!trust MEM-1\n\
+         !drilled MEM-1 0123\n!clear abc a reason\n!replay --since 7d\n",
+    );
+    let said = text(&output.stdout);
+    for part in [
+        "asks: not earned",
+        "MEM-1 has not earned `auto` here: 0 of 3 proven repairs in a row, no passed drill of this version",
+        "MEM-1@control → shadow",
+        "too noisy",
+        "that says nothing about this one",
+        "There is no job abc",
+        "There is nothing on record to replay",
+    ] {
+        assert!(said.contains(part), "expected {part:?} in:\n{said}");
+    }
+    assert!(
+        !output.status.success(),
+        "what was refused makes a script fail"
+    );
+}
+
+/// A runbook of the site with an act of class N: `check` names the file and the line, and the bot does not start with it.
+#[test]
+fn a_runbook_that_does_what_is_never_done_is_not_loaded() {
+    let home = Home::new("runbook_dirs: [ours]\n");
+    std::fs::create_dir_all(home.path().join("ours")).unwrap();
+    let own = include_str!("../../runbooks/library/MEM-1.yaml").replace(
+        "[systemctl, start, memcached.service]",
+        "[rabbitmqctl, force_reset]",
+    );
+    home.write("ours/MEM-1.yaml", &own);
+    let checked = home.run(&["check"]);
+    let said = text(&checked.stderr);
+    assert!(!checked.status.success());
+    assert!(
+        said.contains("ours/MEM-1.yaml:21:") && said.contains("class N"),
+        "{said}"
+    );
+    let served = home.script("!whoami\n");
+    assert!(!served.status.success() && !text(&served.stdout).contains("You are"));
+}

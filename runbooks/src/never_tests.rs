@@ -230,7 +230,7 @@ fn no_service_reaches_it() {
                     resources += 1;
                     if let Resource::Command { .. } = &rendered.resource {
                         let words = serde_json::to_string(&rendered.resource).unwrap();
-                        let hit = of_command(&[words.clone()]).next();
+                        let hit = of_command(std::slice::from_ref(&words)).next();
                         assert_eq!(hit, None, "{service} on {host}: {words}");
                     }
                 }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use runbooks::{
     format::{Class, RunbookId},
+    healer::StepJudgement,
     incident::{Incident, IncidentId},
     trust::version,
 };
@@ -131,7 +132,9 @@ impl Bot {
                     Some(job) => heal::judgement_of(&self.store, job).await?,
                     None => None,
                 };
-                if let Some(judgement) = &last {
+                // What passed before a step is no news; `why JOB` has it all the same.
+                let against = |one: &&StepJudgement| one.gates.iter().any(|one| !one.gate.passes());
+                if let Some(judgement) = last.as_ref().filter(against) {
                     message = heal::judgement_table(message, judgement, now);
                 }
                 let decisions: Vec<_> = history

@@ -231,7 +231,7 @@ async fn a_person_clears_what_was_not_proven() {
             why: "a full disk".into(),
         });
         // The budget of the target is a gate of its own.
-        of_job.at = of_job.at - SignedDuration::from_mins(31);
+        of_job.at -= SignedDuration::from_mins(31);
     });
     stage.handle.cleared(job, "ann".into()).await.unwrap();
     let healed = stage.until("healed").await;

@@ -20,7 +20,7 @@ use super::{
     case::{Case, Firing, note_monitoring},
     evaluate::{asks_of, plan_of},
     gatekeeper::{About, Gatekeeper, hosts_of},
-    sighting::{Sighting, sight, units_of},
+    sighting::{ALWAYS, Sighting, sight, units_of},
 };
 use crate::{
     compile::facts,
@@ -34,6 +34,9 @@ use crate::{
 
 /// Hosts have so long to answer for themselves; the runner's gate has ten seconds in all.
 const HOSTS_LIMIT: Duration = Duration::from_secs(7);
+/// What a half-repaired service says of itself is taken in if it comes soon: command lines of brokers take seconds, and the
+/// step's own guards ask it all the same.
+const SERVICE_LIMIT: Duration = Duration::from_secs(3);
 
 /// What the gates said before one step, for `why`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -190,12 +193,22 @@ impl HealGate {
         if let Some(sighting) = fresh {
             return sighting;
         }
-        let gather = ports.evidence.gather(asks, now);
-        let readings = match tokio::time::timeout(HOSTS_LIMIT, gather).await {
-            Ok(readings) => readings,
-            Err(_) => unanswered(asks, now),
-        };
+        let (hosts, service): (Vec<Ask>, Vec<Ask>) =
+            asks.iter().cloned().partition(|ask| ask.probe == ALWAYS);
+        let (hosts, service) = tokio::join!(
+            self.gathered(&hosts, HOSTS_LIMIT, now),
+            self.gathered(&service, SERVICE_LIMIT, now)
+        );
+        let mut readings = hosts.unwrap_or_else(|| unanswered(asks, now));
+        for (probe, of) in service.unwrap_or_default().by_probe {
+            readings.by_probe.entry(probe).or_default().extend(of);
+        }
         sight(&readings, &units_of(&job.steps))
+    }
+
+    async fn gathered(&self, asks: &[Ask], limit: Duration, now: Timestamp) -> Option<Readings> {
+        let gather = self.keeper.ports.evidence.gather(asks, now);
+        tokio::time::timeout(limit, gather).await.ok()
     }
 }
 

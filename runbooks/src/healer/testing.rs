@@ -40,6 +40,9 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct World(Mutex<WorldNow>);
 
+/// Something that happens to the world.
+type Twist = fn(&mut WorldNow);
+
 #[derive(Default)]
 pub(crate) struct WorldNow {
     pub down: BTreeSet<HostName>,
@@ -49,7 +52,7 @@ pub(crate) struct WorldNow {
     /// Why the Alertmanager is not well.
     pub alertmanager_ill: Option<String>,
     /// Happens right after the gates have judged the named step for the first time.
-    pub after: Option<(&'static str, fn(&mut WorldNow))>,
+    pub after: Option<(&'static str, Twist)>,
     pub judgements: Vec<StepJudgement>,
     pub drilled: Option<Drilled>,
     pub ran: Vec<String>,
