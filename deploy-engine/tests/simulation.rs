@@ -105,6 +105,8 @@ fn everything_that_can_happen_does() {
         "jobs succeeded",
         "jobs taken over",
         "orders fenced",
+        "rival jobs",
+        "rival jobs refused",
         "steps cancelled",
         "steps done",
         "steps drifted",

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     clock::start,
+    disk::Written,
     executions::{self, Execution},
     facts::What,
     play::{END_LIMIT_SECONDS, Played},
@@ -21,6 +22,7 @@ pub fn check(played: &Played) -> Vec<String> {
     journal(played, &mut wrong);
     told(played, &mut wrong);
     fences(played, &mut wrong);
+    leases(played, &mut wrong);
     let executions = executions::of(played);
     executions::check(played, &executions, &mut wrong);
     match JobState::fold(&played.journal) {
@@ -80,6 +82,24 @@ fn fences(played: &Played, wrong: &mut Vec<String>) {
             }
             *highest = (*highest).max(*token);
         }
+    }
+}
+
+/// From its first lease to its end no job overlaps with one that it excludes.
+fn leases(played: &Played, wrong: &mut Vec<String>) {
+    let held = |written: &Written| {
+        let mut leased = written
+            .iter()
+            .filter(|(_, _, event)| matches!(event, JobEvent::Leased { .. }));
+        let from = leased.next().map(|(durable, ..)| *durable)?;
+        let last = written.last()?;
+        let ended = matches!(last.2, JobEvent::Finished { .. }).then_some(last.0);
+        Some((from, ended.unwrap_or(Timestamp::MAX)))
+    };
+    if let (Some(one), Some(other)) = (held(&played.written), held(&played.rival))
+        && overlap(one.0, one.1, other) > SignedDuration::ZERO
+    {
+        wrong.push("two jobs that exclude each other held their leases at the same time".into());
     }
 }
 

@@ -2,6 +2,7 @@
 //! event at the moment it became durable: the truth that the journal is compared with.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -28,9 +29,11 @@ pub struct Disk {
 
 pub struct State {
     pub dice: Dice,
-    /// When each event became durable, its own time, and the event.
-    pub written: Vec<(Timestamp, Timestamp, JobEvent)>,
+    pub written: BTreeMap<JobId, Written>,
 }
+
+/// A job's events: when each became durable, its own time, and the event.
+pub type Written = Vec<(Timestamp, Timestamp, JobEvent)>;
 
 /// What the disk does to one write.
 enum Trouble {
@@ -43,6 +46,13 @@ enum Trouble {
 impl Disk {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn durable(&self, job: &JobId, at: Timestamp, event: &JobEvent) {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        let written = state.written.entry(job.clone()).or_default();
+        written.push((now, at, event.clone()));
     }
 
     fn trouble(&self) -> Trouble {
@@ -118,8 +128,7 @@ impl Journal for Disk {
         created: &JobEvent,
     ) -> Result<(), JournalError> {
         self.journal.create(job, at, created).await?;
-        let now = self.clock.now();
-        self.lock().written.push((now, at, created.clone()));
+        self.durable(job, at, created);
         Ok(())
     }
 
@@ -132,10 +141,10 @@ impl Journal for Disk {
     ) -> Result<(), JournalError> {
         let append = async {
             self.journal.append(job, length, at, event).await?;
-            let now = self.clock.now();
-            self.lock().written.push((now, at, event.clone()));
-            self.trace
-                .say(now, || format!("journal[{length}] {event:?}"));
+            self.durable(job, at, event);
+            self.trace.say(self.clock.now(), || {
+                format!("journal of {job} [{length}] {event:?}")
+            });
             Ok(())
         };
         let full = || Err(JournalError::Storage(TOLD.into()));

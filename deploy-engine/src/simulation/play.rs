@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
     sync::{Arc, Mutex},
 };
 
@@ -12,21 +13,23 @@ use super::{
     chat::{Chat, Said},
     clock::{VirtualClock, after},
     dice::Dice,
-    disk::{self, Disk},
+    disk::{self, Disk, Written},
     facts::Fact,
     gate::Gate,
     mortal::{Doom, Killer, Mortal},
     network::Network,
-    scenario::Scenario,
+    scenario::{self, Scenario},
     trace::Trace,
     world::{Extent, World, millis},
 };
 use crate::{
     job::{Action, JobEvent, JobId, JobKind, JobResult, Journal, MemoryJournal, Step},
-    runner::{Clock, Context, RunError, Runner, subject},
+    runner::{Clock, Context, NoObserver, OpenGate, RunError, Runner, subject},
 };
 
-const BOTS: [&str; 2] = ["bot0", "bot1"];
+/// The last one drives the rival.
+const BOTS: [&str; 3] = ["bot0", "bot1", "bot2"];
+const RIVAL: usize = 2;
 
 /// A job that has not ended by then waits for something that never comes. The longest legal one: six steps with three lost
 /// attempts of two minutes each, their undos, settle windows and the outages of the first half hour.
@@ -38,6 +41,8 @@ const DRAIN_SECONDS: i64 = 3_600;
 /// From a driver's error to the next one that takes the job up, in seconds: a person, or a restart.
 const RETAKE_SECONDS: u64 = 20;
 
+const RIVAL_JOB: &str = "j2";
+
 /// Between the tries of a person whose cancel nobody took.
 const CANCEL_AGAIN_SECONDS: i64 = 2;
 
@@ -45,12 +50,13 @@ const CANCEL_AGAIN_SECONDS: i64 = 2;
 pub struct Played {
     pub job: JobId,
     pub scenario: Arc<Scenario>,
-    /// When each event became durable, its own time, and the event.
-    pub written: Vec<(Timestamp, Timestamp, JobEvent)>,
+    pub written: Written,
+    /// The same of a second job that wants a scope which this one excludes; empty if there was none.
+    pub rival: Written,
     /// What the journal says in the end.
     pub journal: Vec<(Timestamp, JobEvent)>,
     pub facts: Vec<Fact>,
-    pub effects: std::collections::BTreeMap<String, Extent>,
+    pub effects: BTreeMap<String, Extent>,
     /// What each life told.
     pub told: Vec<Said>,
     /// Which bot stood still from when to when.
@@ -70,6 +76,8 @@ enum End {
     Finished(JobResult),
     Error(RunError),
     Killed,
+    /// The rival's job has ended, or is left to people.
+    Rival,
 }
 
 type Life<'s> = LocalBoxFuture<'s, (usize, End)>;
@@ -115,7 +123,7 @@ impl Stage {
             weather: weather.clone(),
             state: Mutex::new(disk::State {
                 dice: dice.split(),
-                written: Vec::new(),
+                written: BTreeMap::new(),
             }),
         };
         Self {
@@ -140,6 +148,8 @@ impl Stage {
         // When, whom, and whether only if nobody else drives the job.
         let mut births = vec![(self.clock.now(), 0, false)];
         births.extend(self.scenario.takeover_at.map(|at| (at, 1, false)));
+        births.extend(self.scenario.rival_at.map(|at| (at, RIVAL, false)));
+        let mut driving = 0;
         let mut result = None;
         loop {
             births.sort_by(|one, other| other.cmp(one));
@@ -150,7 +160,9 @@ impl Stage {
                 biased;
                 Some((bot, end)) = lives.next() => {
                     let now = self.clock.now();
+                    driving -= i32::from(bot != RIVAL);
                     match end {
+                        End::Rival => {}
                         End::Finished(finished) => result = Some(finished),
                         End::Killed => {
                             self.deaths.set(self.deaths.get() + 1);
@@ -164,8 +176,12 @@ impl Stage {
                     }
                 }
                 () = self.clock.until(wake) => match births.pop() {
-                    Some((.., true)) if !lives.is_empty() => {}
-                    Some((_, bot, _)) => lives.push(self.life(bot)),
+                    Some((.., true)) if driving > 0 => {}
+                    Some((_, RIVAL, _)) => lives.push(self.rival()),
+                    Some((_, bot, _)) => {
+                        driving += 1;
+                        lives.push(self.life(bot));
+                    }
                     None => return result,
                 }
             }
@@ -250,6 +266,55 @@ impl Stage {
         .boxed_local()
     }
 
+    /// A small job that excludes the other one, and is excluded by it. Nobody kills its bot.
+    fn rival(&self) -> Life<'_> {
+        let (kind, scope) = match &self.scenario.kind {
+            JobKind::Deploy { .. } => (
+                JobKind::Heal {
+                    incident: "i2".into(),
+                    runbook: "RMQ-1".into(),
+                },
+                "domain:rabbitmq",
+            ),
+            JobKind::Heal { .. } => (
+                JobKind::Deploy {
+                    plan_digest: "d2".into(),
+                },
+                "site:demo",
+            ),
+        };
+        let created = JobEvent::Created {
+            kind,
+            title: "rival".into(),
+            requested_by: "bob".into(),
+            scope: scope.into(),
+            steps: vec![scenario::rival_step()],
+        };
+        let network = Arc::new(Network {
+            world: self.world.clone(),
+            bot: RIVAL,
+        });
+        let runner = Runner::new(Context {
+            journal: self.disk.clone(),
+            hosts: network.clone(),
+            evidence: network,
+            gate: Arc::new(OpenGate),
+            observer: Arc::new(NoObserver),
+            clock: self.clock.clone(),
+            holder: BOTS[RIVAL].into(),
+        });
+        async move {
+            let (job, now) = (JobId(RIVAL_JOB.into()), self.clock.now());
+            let created = self.disk.create(&job, now, &created).await;
+            created.expect("a new job");
+            while runner.run(&job).await.is_err() {
+                self.pause(CANCEL_AGAIN_SECONDS).await;
+            }
+            (RIVAL, End::Rival)
+        }
+        .boxed_local()
+    }
+
     /// A person who asks until somebody takes it.
     async fn cancel(&self, runner: &Runner) {
         if let Some(at) = self.scenario.cancel_at {
@@ -278,13 +343,15 @@ impl Stage {
             (std::mem::take(&mut inner.facts), inner.effects.clone())
         };
         let journal = self.clock.block_on(self.disk.journal.load(&self.job));
-        let next = JobId("j2".into());
+        let next = JobId("j3".into());
         let now = self.clock.now();
         let acquire = self.disk.journal.acquire("site:demo", "bot9", &next, now);
         let lease_is_free = self.clock.block_on(acquire).is_ok();
         let mut state = self.disk.state.lock().expect("nobody panicked");
+        let mut written = |job: &str| state.written.remove(&JobId(job.into()));
         Played {
-            written: std::mem::take(&mut state.written),
+            written: written(&self.job.0).unwrap_or_default(),
+            rival: written(RIVAL_JOB).unwrap_or_default(),
             journal: journal.expect("a job that was created"),
             facts,
             effects,

@@ -37,6 +37,8 @@ pub struct Scenario {
     /// A second bot takes the job over, while the first one lives or not.
     pub takeover_at: Option<Timestamp>,
     pub cancel_at: Option<Timestamp>,
+    /// Another job wants a scope that this one excludes.
+    pub rival_at: Option<Timestamp>,
     /// The gate holds in these times.
     pub holds: Vec<(Timestamp, Timestamp)>,
     /// From then on the gate refuses.
@@ -79,6 +81,7 @@ impl Scenario {
             downtime: dice.pick(&[0, 1, 7, 60, 600]),
             takeover_at: sometime(dice, 0.3),
             cancel_at: sometime(dice, 0.25),
+            rival_at: sometime(dice, 0.2),
             holds: (0..dice.pick(&[0, 0, 0, 1, 2]))
                 .map(|_| {
                     let from = dice.between(0, 100);
@@ -88,6 +91,25 @@ impl Scenario {
             refuses_from: sometime(dice, 0.05),
             gate_hangs_at: sometime(dice, 0.05),
         }
+    }
+}
+
+/// The one step of a job that gets in the way.
+pub fn rival_step() -> Step {
+    Step {
+        id: StepId(0),
+        title: "rival".into(),
+        service: None,
+        action: Action::Host {
+            host: "ctl1".parse().expect("a host's name"),
+            work: command("do rival"),
+        },
+        effect: Effect::Converge,
+        needs: vec![],
+        timeout: Secs(20),
+        guards: vec![],
+        unless: None,
+        undo: None,
     }
 }
 

@@ -32,6 +32,11 @@ impl Tally {
         );
         let fenced = |fact: &&super::facts::Fact| matches!(fact.what, What::Fenced);
         tally.count("orders fenced", played.facts.iter().filter(fenced).count());
+        tally.count("rival jobs", usize::from(!played.rival.is_empty()));
+        let refused = |result: &JobResult| matches!(result, JobResult::Refused { .. });
+        let rival = played.rival.last().map(|(_, _, event)| event);
+        let refused = matches!(rival, Some(JobEvent::Finished { result }) if refused(result));
+        tally.count("rival jobs refused", usize::from(refused));
         tally.count("journal events", played.journal.len());
         let leased = |(_, event): &&(_, JobEvent)| matches!(event, JobEvent::Leased { .. });
         let leases = played.journal.iter().filter(leased).count();
