@@ -580,6 +580,10 @@ fn all_requests() -> Vec<Request> {
         Request::Cancel { key },
         Request::Forget {
             job: "job12".into(),
+            fence: Fence {
+                scope: "site:test".into(),
+                token: 1,
+            },
         },
     ]
 }
