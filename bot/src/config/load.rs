@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use deploy_engine::{
@@ -28,6 +29,8 @@ pub struct Loaded {
     pub matrix_password: Option<Secret>,
     /// The private key of its own certificate, PEM.
     pub tls_key: Option<Secret>,
+    /// The address of the dead man's switch, and how often it is called.
+    pub heartbeat: Option<(Secret, Duration)>,
 }
 
 /// What a source's webhooks are signed with.
@@ -93,6 +96,7 @@ fn read_secrets(document: &Document<Config>, base: &Path, errors: &mut Diagnosti
         site_keys: Vec::new(),
         matrix_password: None,
         tls_key: None,
+        heartbeat: None,
         config,
     };
     let mut read = |secret: &SecretSource, at: &[&str]| {
@@ -134,6 +138,11 @@ fn read_secrets(document: &Document<Config>, base: &Path, errors: &mut Diagnosti
         matrix.and_then(|matrix| read(&matrix.password, &["chat", "matrix", "password"]));
     let tls = loaded.config.tls.as_ref();
     loaded.tls_key = tls.and_then(|tls| read(&tls.key, &["tls", "key"]));
+    let heartbeat = loaded.config.heartbeat.as_ref();
+    loaded.heartbeat = heartbeat.and_then(|heartbeat| {
+        let every = Duration::from_secs(u64::from(heartbeat.every_seconds));
+        Some((read(&heartbeat.url, &["heartbeat", "url"])?, every))
+    });
     loaded
 }
 

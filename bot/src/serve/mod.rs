@@ -20,7 +20,9 @@ use crate::{
     bot::{Bot, HANDLED_DAYS},
     chat::{self, ChatAdapter, Incoming, console::Console},
     cli::{self, Outcome},
-    control, heal as healer_shell, leases, web,
+    control, heal as healer_shell,
+    heartbeat::Heart,
+    leases, web,
 };
 use assemble::{Assembled, Ground, assemble, ground};
 
@@ -88,25 +90,19 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
         healer,
         news,
     } = assemble(ground, adapters.clone(), figures.clone(), stop.clone()).await?;
-    let (batches, changes) = mpsc::channel(web::QUEUE);
-    let web = Arc::new(web::Web {
-        store: bot.store.clone(),
-        tokens: web::Tokens::new(&ground.loaded.webhook_tokens),
-        signers: web::Signers::new(&ground.loaded.signing_keys),
-        certified: config
-            .tls
-            .as_ref()
-            .is_some_and(|tls| tls.client_ca.is_some()),
-        pace: web::WebPace::new(config.limits.webhooks_per_second),
-        redactor: ground.redactor.clone(),
-        batches,
-        figures: figures.clone(),
-    });
+    let pending = Arc::new(web::Pending::default());
+    let (web, committing) = web::Web::new(
+        bot.store.clone(),
+        door(ground),
+        pending.clone(),
+        figures.clone(),
+    );
 
     let mut parts = JoinSet::new();
     let teller = tokio::spawn(telling);
     let (office, token) = (bot.office.clone(), stop.clone());
     let posting = tokio::spawn(async move { office.run(token).await });
+    parts.spawn(committing);
     let token = stop.clone();
     parts.spawn(async move { ended("web", web::serve(listener, tls, web, token).await) });
     let (of, dir, token) = (bot.clone(), config.state_dir.clone(), stop.clone());
@@ -125,6 +121,10 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
     tracing::info!(head = %head.unwrap_or_default(), "the audit log goes on from here");
     tracing::info!(site = bot.model.site.name, listen = %config.listen, resumed = resumed.len(), "on duty");
     parts.spawn(tidy(bot.clone(), stop.clone()));
+    if let Some(switch) = &ground.loaded.heartbeat {
+        let heart = Heart::new(switch, bot.store.clone(), figures.clone())?;
+        parts.spawn(heart.beat(stop.clone()));
+    }
     let rooms = bot.team_rooms();
     let (store, office) = (bot.store.clone(), bot.office.clone());
     parts.spawn(leases::watch(store, office, rooms.clone(), stop.clone()));
@@ -134,7 +134,7 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
     let news_teller = tokio::spawn(telling_news);
     parts.spawn(hear_alerts(
         bot.clone(),
-        changes,
+        pending,
         figures.clone(),
         stop.clone(),
     ));
@@ -162,6 +162,21 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
     news_teller.abort();
     bot.store.close().await;
     Ok(())
+}
+
+/// Who may send webhooks.
+fn door(ground: &Ground) -> web::Door {
+    let config = &ground.loaded.config;
+    web::Door {
+        tokens: web::Tokens::new(&ground.loaded.webhook_tokens),
+        signers: web::Signers::new(&ground.loaded.signing_keys),
+        certified: config
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.client_ca.is_some()),
+        pace: web::WebPace::new(config.limits.webhooks_per_second),
+        redactor: ground.redactor.clone(),
+    }
 }
 
 /// The certificate and the key that HTTPS is served with, if it is.
@@ -282,27 +297,33 @@ async fn heal(healer: runbooks::healer::Healer, stop: CancellationToken) {
     }
 }
 
-/// Hands stored alerts to the healer, in order. A queue that is full holds up the webhooks, and so their senders.
+/// Alerts that the healer takes at once: a few milliseconds, so that a person's word to it never waits for a storm.
+const HEARD_AT_ONCE: usize = 500;
+
+/// Hands stored alerts to the healer.
 async fn hear_alerts(
     bot: Arc<Bot>,
-    mut changes: mpsc::Receiver<web::Batch>,
+    pending: Arc<web::Pending>,
     figures: Arc<web::Figures>,
     stop: CancellationToken,
 ) {
+    let Some(healer) = bot.ear.get() else { return };
     loop {
-        figures.beat(Timestamp::now());
         let batch = tokio::select! {
-            () = stop.cancelled() => return,
-            batch = changes.recv() => batch,
-            () = tokio::time::sleep(HEARTBEAT) => continue,
+            () = stop.cancelled() => break,
+            batch = pending.take(HEARD_AT_ONCE) => batch,
+            () = tokio::time::sleep(HEARTBEAT) => web::Batch::new(),
         };
-        let (Some(batch), Some(healer)) = (batch, bot.ear.get()) else {
-            return;
-        };
-        for (alert, change) in batch {
-            if let Err(error) = healer.heard(alert, change).await {
-                tracing::error!(%error, "an alert is stored, but was not looked at");
-            }
+        // Through the same queue as all that it has to do: an answer says that the healer keeps up.
+        if healer.alive().await.is_ok() {
+            figures.beat(Timestamp::now());
+        }
+        if !batch.is_empty()
+            && let Err(error) = healer.heard(batch).await
+        {
+            tracing::error!(%error, "alerts are stored, but were not looked at");
+            break;
         }
     }
+    pending.close();
 }

@@ -1,6 +1,9 @@
 //! What the bot serves over HTTP: webhooks, health, metrics.
 
 mod figures;
+mod intake;
+mod listener;
+mod pending;
 mod signature;
 mod tls;
 mod token;
@@ -24,11 +27,14 @@ use axum::{
 use collectors::{Alert, Change, SourceName};
 use governor::Quota;
 use jiff::Timestamp;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 pub use figures::Figures;
+pub use intake::Intake;
+use listener::Bounded;
+pub use pending::Pending;
 pub use signature::Signers;
 use tls::TlsListener;
 pub use tls::settings as tls_settings;
@@ -42,8 +48,8 @@ use crate::{audit::Redactor, pace::Senders, store::Store};
 const WRONG_AT_ONCE: NonZeroU32 = NonZeroU32::MIN.saturating_add(19);
 const WRONG_PER_SECOND: NonZeroU32 = NonZeroU32::MIN;
 
-/// Webhooks that may wait for the healer. Each was stored before; past this senders are asked to come again, which they do.
-pub const QUEUE: usize = 1_024;
+/// Bodies of webhooks that are read or waited for at once, in KiB: eight of the largest, thousands of usual ones.
+pub const BODIES_KIB: usize = 8 * collectors::alertmanager::BODY_LIMIT_BYTES / 1024 + 8;
 
 /// What a webhook changed, in the order in which it was stored.
 pub type Batch = Vec<(Alert, Change)>;
@@ -51,6 +57,37 @@ pub type Batch = Vec<(Alert, Change)>;
 /// What the handlers share.
 pub struct Web {
     pub store: Store,
+    pub door: Door,
+    pub intake: Intake,
+    pub pending: Arc<Pending>,
+    /// [`BODIES_KIB`] of them.
+    pub bodies: Semaphore,
+    pub figures: Arc<Figures>,
+}
+
+impl Web {
+    /// With the intake's loop, to be spawned.
+    pub fn new(
+        store: Store,
+        door: Door,
+        pending: Arc<Pending>,
+        figures: Arc<Figures>,
+    ) -> (Arc<Self>, impl Future<Output = ()> + Send) {
+        let (intake, committing) = Intake::new(store.clone(), pending.clone(), figures.clone());
+        let web = Self {
+            store,
+            door,
+            intake,
+            pending,
+            bodies: Semaphore::new(BODIES_KIB),
+            figures,
+        };
+        (Arc::new(web), committing)
+    }
+}
+
+/// Who may send webhooks, and what of them comes in.
+pub struct Door {
     pub tokens: Tokens,
     pub signers: Signers,
     /// Webhooks need a client certificate, too.
@@ -58,8 +95,6 @@ pub struct Web {
     pub pace: WebPace,
     /// An alert may quote a secret; it is not kept.
     pub redactor: Redactor,
-    pub batches: mpsc::Sender<Batch>,
-    pub figures: Arc<Figures>,
 }
 
 /// How fast webhooks may come.
@@ -92,8 +127,8 @@ struct Peer {
     certified: bool,
 }
 
-impl Connected<IncomingStream<'_, TcpListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+impl Connected<IncomingStream<'_, Bounded>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
         Self {
             address: stream.remote_addr().ip(),
             certified: false,
@@ -131,9 +166,10 @@ pub async fn serve(
     web: Arc<Web>,
     stop: CancellationToken,
 ) -> io::Result<()> {
+    let bounded = Bounded::new(listener);
     match tls {
-        None => serve_on(listener, web, stop).await,
-        Some(settings) => serve_on(TlsListener::new(listener, settings)?, web, stop).await,
+        None => serve_on(bounded, web, stop).await,
+        Some(settings) => serve_on(TlsListener::new(bounded, settings)?, web, stop).await,
     }
 }
 
@@ -162,14 +198,17 @@ fn router(web: Arc<Web>) -> Router {
 /// Ready: what is asked of the bot can be kept.
 async fn ready(State(web): State<Arc<Web>>) -> Response {
     match web.store.count_firing().await {
-        Ok(_) if !web.batches.is_closed() => "ready\n".into_response(),
+        Ok(_) if !web.pending.is_closed() => "ready\n".into_response(),
         Ok(_) => (StatusCode::SERVICE_UNAVAILABLE, "the healer has stopped\n").into_response(),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
     }
 }
 
 async fn metrics(State(web): State<Arc<Web>>) -> Response {
-    let text = web.figures.render(&web.store, Timestamp::now()).await;
+    let text = web
+        .figures
+        .render(&web.store, &web.pending, Timestamp::now())
+        .await;
     (
         [("content-type", "text/plain; version=0.0.4; charset=utf-8")],
         text,

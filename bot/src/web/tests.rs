@@ -12,43 +12,38 @@ const WEBHOOK: &str = include_str!("../../../collectors/src/testdata/webhook-wat
 
 struct Served {
     url: String,
-    batches: mpsc::Receiver<Batch>,
+    pending: Arc<Pending>,
     store: Store,
     stop: CancellationToken,
     _dir: tempfile::TempDir,
 }
 
-async fn served(queue: usize) -> Served {
-    served_with(queue, None, |_| ()).await
+async fn served() -> Served {
+    served_with(None, |_| ()).await
 }
 
-async fn served_with(
-    queue: usize,
-    tls: Option<Arc<ServerConfig>>,
-    change: impl FnOnce(&mut Web),
-) -> Served {
+async fn served_with(tls: Option<Arc<ServerConfig>>, change: impl FnOnce(&mut Door)) -> Served {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).await.unwrap();
-    let (send, batches) = mpsc::channel(queue);
-    let mut web = Web {
-        store: store.clone(),
+    let pending = Arc::new(Pending::default());
+    let mut door = Door {
         tokens: Tokens::new(&[("am".to_owned(), Secret::new("secret"))]),
         signers: Signers::default(),
         certified: false,
         pace: WebPace::new(1_000),
         redactor: crate::audit::Redactor::default(),
-        batches: send,
-        figures: Arc::default(),
     };
-    change(&mut web);
+    change(&mut door);
+    let (web, committing) = Web::new(store.clone(), door, pending.clone(), Arc::default());
+    tokio::spawn(committing);
     let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
     let scheme = if tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
-    tokio::spawn(serve(listener, tls, Arc::new(web), stop.clone()));
+    tokio::spawn(serve(listener, tls, web, stop.clone()));
     Served {
         url,
-        batches,
+        pending,
         store,
         stop,
         _dir: dir,
@@ -83,13 +78,13 @@ impl Drop for Served {
 
 #[tokio::test]
 async fn a_webhook_is_stored_before_it_is_answered_and_a_resend_changes_nothing() {
-    let mut served = served(4).await;
+    let served = served().await;
     assert_eq!(served.post("secret", WEBHOOK).await.0, 200);
     assert_eq!(served.store.count_firing().await.unwrap(), 1);
-    let first = served.batches.recv().await.unwrap();
+    let first = served.pending.take(10).await;
     assert_eq!(first[0].1, Change::New);
     assert_eq!(served.post("secret", WEBHOOK).await.0, 200);
-    let second = served.batches.recv().await.unwrap();
+    let second = served.pending.take(10).await;
     assert_eq!(second[0].1, Change::Repeat);
     assert_eq!(served.store.count_firing().await.unwrap(), 1);
     let metrics = served.get("/metrics").await;
@@ -102,7 +97,7 @@ async fn a_webhook_is_stored_before_it_is_answered_and_a_resend_changes_nothing(
 
 #[tokio::test]
 async fn what_is_wrong_is_refused_and_nothing_is_stored() {
-    let served = served(4).await;
+    let served = served().await;
     assert_eq!(served.post("guess", WEBHOOK).await.0, 401);
     let (status, why) = served.post("secret", "{\"version\": \"3\"}").await;
     assert_eq!(status, 400);
@@ -119,17 +114,38 @@ async fn what_is_wrong_is_refused_and_nothing_is_stored() {
 }
 
 #[tokio::test]
-async fn a_full_queue_makes_the_sender_come_again() {
-    let mut served = served(1).await;
-    assert_eq!(served.post("secret", WEBHOOK).await.0, 200);
+async fn without_a_healer_the_sender_comes_again_and_nothing_is_stored() {
+    let served = served().await;
+    served.pending.close();
     assert_eq!(served.post("secret", WEBHOOK).await.0, 503);
-    served.batches.recv().await.unwrap();
-    assert_eq!(served.post("secret", WEBHOOK).await.0, 200);
+    assert_eq!(served.store.count_firing().await.unwrap(), 0);
+    let metrics = served.get("/metrics").await;
+    assert!(
+        metrics.contains("nightshift_webhooks_shed_total 1"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn webhooks_that_come_together_share_commits_and_all_are_stored() {
+    let served = served().await;
+    let body = |n: usize| WEBHOOK.replace("Watchdog", &format!("Many{n}"));
+    let posts = (0..200).map(|n| served.post("secret", body(n)));
+    let answers = futures::future::join_all(posts).await;
+    assert!(answers.iter().all(|(status, _)| *status == 200));
+    assert_eq!(served.store.count_firing().await.unwrap(), 200);
+    let metrics = served.get("/metrics").await;
+    let commits = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("nightshift_alert_commits_total "));
+    let commits: u32 = commits.unwrap().parse().unwrap();
+    assert!(commits < 200, "{commits} commits");
+    assert_eq!(served.pending.count(), 200);
 }
 
 #[tokio::test]
 async fn what_will_be_refused_is_not_read() {
-    let served = served(8).await;
+    let served = served().await;
     for (token, status) in [("secret", "413"), ("wrong", "401")] {
         let address = served.url.trim_start_matches("http://");
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -156,7 +172,7 @@ fn signing_key() -> (String, SigningKey) {
 
 #[tokio::test]
 async fn a_signed_webhook_is_taken_and_anything_else_about_it_is_not() {
-    let served = served_with(8, None, |web| web.signers = Signers::new(&[signing_key()])).await;
+    let served = served_with(None, |door| door.signers = Signers::new(&[signing_key()])).await;
     let now = Timestamp::now().as_second();
     let post = async |source: &str, secret: &str, seconds: i64, body: &str| {
         let headers = signature::tests::headers(source, secret, seconds, WEBHOOK.as_bytes());
@@ -190,7 +206,7 @@ async fn a_signed_webhook_is_taken_and_anything_else_about_it_is_not() {
 
 #[tokio::test]
 async fn whoever_guesses_is_slowed_down_and_known_senders_are_not() {
-    let served = served_with(64, None, |_| ()).await;
+    let served = served_with(None, |_| ()).await;
     let mut seen = Vec::new();
     for _ in 0..30 {
         seen.push(served.post("guess", WEBHOOK).await.0);
@@ -202,7 +218,7 @@ async fn whoever_guesses_is_slowed_down_and_known_senders_are_not() {
 
 #[tokio::test]
 async fn a_source_that_comes_too_fast_is_asked_to_come_again() {
-    let served = served_with(64, None, |web| web.pace = WebPace::new(1)).await;
+    let served = served_with(None, |door| door.pace = WebPace::new(1)).await;
     let mut seen = Vec::new();
     for _ in 0..6 {
         seen.push(served.post("secret", WEBHOOK).await.0);
@@ -253,7 +269,7 @@ async fn over_https_webhooks_need_a_certificate_of_the_authority_and_health_does
         client_ca: Some(ca),
     };
     let settings = tls_settings(&config, &Secret::new(key)).unwrap();
-    let served = served_with(8, Some(settings), |web| web.certified = true).await;
+    let served = served_with(Some(settings), |door| door.certified = true).await;
     let url = served.url.replace("127.0.0.1", "localhost");
     let client = |identity: Option<(String, String)>| {
         let root = reqwest::Certificate::from_pem(servers.certificate.pem().as_bytes()).unwrap();
@@ -316,7 +332,7 @@ async fn a_peer_that_says_nothing_holds_up_no_handshake() {
         client_ca: None,
     };
     let settings = tls_settings(&config, &Secret::new(key)).unwrap();
-    let served = served_with(8, Some(settings), |_| ()).await;
+    let served = served_with(Some(settings), |_| ()).await;
     let address = served.url.trim_start_matches("https://").to_owned();
     let mut silent = Vec::new();
     for _ in 0..8 {

@@ -1,8 +1,8 @@
 //! Alertmanager's webhook: durable before the answer.
 //!
-//! A place in the healer's queue is taken first, then everything is stored in one transaction, then the sender gets its 2xx. So
-//! whatever was answered is stored and known to the healer; a full queue or a full disk makes the sender come again, and nothing
-//! of its message was taken. After a crash the healer begins with what is stored.
+//! Everything of a message is stored in one transaction, shared with other messages that came meanwhile, and given to the healer;
+//! then the sender gets its 2xx. So whatever was answered is stored and known to the healer; no room or a full disk makes the
+//! sender come again, and nothing of its message was taken. After a crash the healer begins with what is stored.
 
 use std::sync::Arc;
 
@@ -19,8 +19,9 @@ use collectors::{
 };
 use futures::StreamExt;
 use jiff::Timestamp;
+use tokio::sync::SemaphorePermit;
 
-use super::{Batch, Peer, Web, signature};
+use super::{Batch, Peer, Web, intake::IntakeError, signature};
 use crate::store::{AlertKey, AlertRow, Store, StoreError};
 
 /// What a sender is told to wait when the bot has no room, in seconds.
@@ -34,17 +35,19 @@ pub async fn alertmanager(
     request: Request,
 ) -> Response {
     let now = Timestamp::now();
-    let (source, body) = match admitted(&web, peer, request, now).await {
+    let (source, body, _room) = match admitted(&web, peer, request, now).await {
         Ok(admitted) => admitted,
         Err(refusal) => return refusal,
     };
-    if let Err(wait) = web.pace.taken.check(source) {
-        web.figures.webhook_refused();
-        tracing::warn!(%source, "webhooks come too fast; the sender is asked to come again");
-        return busy(format!("too fast; come again in {} ms\n", wait.as_millis()));
+    if let Err(wait) = web.door.pace.taken.check(source) {
+        return shed(
+            &web,
+            source,
+            &format!("too fast; come again in {} ms", wait.as_millis()),
+        );
     }
     let text = String::from_utf8_lossy(&body);
-    let clean = web.redactor.text(&text);
+    let clean = web.door.redactor.text(&text);
     let webhook = match parse_webhook(source, clean.as_bytes(), now) {
         Ok(webhook) => webhook,
         Err(error) => {
@@ -53,34 +56,33 @@ pub async fn alertmanager(
             return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response();
         }
     };
-    let Ok(place) = web.batches.try_reserve() else {
-        tracing::warn!(%source, "the healer's queue is full; the sender is asked to come again");
-        return busy("the queue is full\n".to_owned());
-    };
-    let batch = match keep(&web.store, webhook.alerts, now).await {
-        Ok(batch) => batch,
-        Err(error) => {
-            tracing::error!(%source, %error, "alerts could not be stored; the sender is asked to come again");
-            return busy(format!("{error}\n"));
-        }
-    };
-    web.figures
-        .webhook_taken(source, batch.len(), webhook.truncated, now);
-    if webhook.truncated > 0 {
-        tracing::warn!(%source, truncated = webhook.truncated, "the sender left alerts out; raise its max_alerts");
+    let (count, truncated) = (webhook.alerts.len(), webhook.truncated);
+    if !web.pending.has_room(count) {
+        return shed(&web, source, "the healer is behind");
     }
-    place.send(batch);
+    match web.intake.take(webhook.alerts).await {
+        Ok(()) => {}
+        Err(IntakeError::Store(why)) => return busy(format!("{why}\n")),
+        Err(why) => return shed(&web, source, &why.to_string()),
+    }
+    web.figures.webhook_taken(source, count, truncated, now);
+    if truncated > 0 {
+        tracing::warn!(%source, truncated, "the sender left alerts out; raise its max_alerts");
+    }
     (StatusCode::OK, "stored\n").into_response()
 }
 
+/// A sender, its message, and the room that this takes until it is dropped.
+type Admitted<'w> = (&'w SourceName, Bytes, SemaphorePermit<'w>);
+
 /// Who sent this, and its body.
-async fn admitted(
-    web: &Web,
+async fn admitted<'w>(
+    web: &'w Web,
     peer: Peer,
     request: Request,
     now: Timestamp,
-) -> Result<(&SourceName, Bytes), Response> {
-    if web.certified && !peer.certified {
+) -> Result<Admitted<'w>, Response> {
+    if web.door.certified && !peer.certified {
         let why = "expected a client certificate of the configured authority\n";
         return Err(unauthorised(web, peer, request, why, now).await);
     }
@@ -89,31 +91,43 @@ async fn admitted(
     }
     let authorization = request.headers().get(header::AUTHORIZATION);
     let authorization = authorization.and_then(|value| value.to_str().ok());
-    let Some(source) = web.tokens.source(authorization) else {
+    let Some(source) = web.door.tokens.source(authorization) else {
         let why = "expected the bearer token of a configured source\n";
         return Err(unauthorised(web, peer, request, why, now).await);
     };
-    Ok((source, known_body(web, source, request).await?))
+    let room = room(web, source, &request)?;
+    Ok((source, known_body(web, source, request).await?, room))
 }
 
 /// The signature covers the body, so it is read before anything is known; only if the rest of the signature is in order.
-async fn signed(
-    web: &Web,
+async fn signed<'w>(
+    web: &'w Web,
     peer: Peer,
     request: Request,
     now: Timestamp,
-) -> Result<(&SourceName, Bytes), Response> {
+) -> Result<Admitted<'w>, Response> {
     let why = "expected a fresh signature of a configured source\n";
-    let Some(claim) = web.signers.claim(request.headers(), now) else {
+    let Some(claim) = web.door.signers.claim(request.headers(), now) else {
         return Err(unauthorised(web, peer, request, why, now).await);
     };
-    let body = body(request)
-        .await
-        .inspect_err(|_| web.figures.webhook_refused())?;
+    let room = room(web, claim.source(), &request)?;
+    let body = known_body(web, claim.source(), request).await?;
     match claim.proven(&body) {
-        Some(source) => Ok((source, body)),
+        Some(source) => Ok((source, body, room)),
         None => Err(refused(web, peer, why, now)),
     }
+}
+
+/// Before anything of it is read: bodies of many senders at once must not fill the memory.
+fn room<'w>(
+    web: &'w Web,
+    source: &SourceName,
+    request: &Request,
+) -> Result<SemaphorePermit<'w>, Response> {
+    let bytes = said_length(request.headers()).unwrap_or(BODY_LIMIT_BYTES);
+    let kib = u32::try_from(bytes.min(BODY_LIMIT_BYTES) / 1024 + 1).ok();
+    let room = kib.and_then(|kib| web.bodies.try_acquire_many(kib).ok());
+    room.ok_or_else(|| shed(web, source, "too many bodies at once"))
 }
 
 async fn known_body(web: &Web, source: &SourceName, request: Request) -> Result<Bytes, Response> {
@@ -140,7 +154,7 @@ async fn unauthorised(
 
 fn refused(web: &Web, peer: Peer, why: &str, now: Timestamp) -> Response {
     web.figures.webhook_unauthorised(now);
-    match web.pace.wrong.check(&peer.address) {
+    match web.door.pace.wrong.check(&peer.address) {
         Ok(()) => (StatusCode::UNAUTHORIZED, why.to_owned()).into_response(),
         Err(wait) => {
             let seconds = (wait.as_secs() + 1).to_string();
@@ -185,6 +199,14 @@ fn said_length(headers: &HeaderMap) -> Option<usize> {
     length.to_str().ok()?.parse().ok()
 }
 
+/// No room now. Counted, and said in the log once in a while: a storm must not fill the log as well.
+fn shed(web: &Web, source: &SourceName, why: &str) -> Response {
+    if web.figures.webhook_shed() {
+        tracing::warn!(%source, why, "a webhook was put off; the sender is asked to come again");
+    }
+    busy(format!("{why}\n"))
+}
+
 fn busy(why: String) -> Response {
     (
         StatusCode::SERVICE_UNAVAILABLE,
@@ -196,11 +218,7 @@ fn busy(why: String) -> Response {
 
 /// Folds alerts into the store; durable when it returns. Repeats are in the batch too: they say that the source lives.
 pub async fn keep(store: &Store, alerts: Vec<Alert>, now: Timestamp) -> Result<Batch, StoreError> {
-    let key = |alert: &Alert| AlertKey {
-        source: alert.source.0.clone(),
-        fingerprint: alert.fingerprint.clone(),
-    };
-    let keys: Vec<_> = alerts.iter().map(key).collect();
+    let keys: Vec<_> = alerts.iter().map(AlertKey::of).collect();
     store
         .fold_alerts(&keys, move |rows| {
             let mut known: std::collections::HashMap<AlertKey, Alert> = rows
@@ -210,7 +228,7 @@ pub async fn keep(store: &Store, alerts: Vec<Alert>, now: Timestamp) -> Result<B
             let mut changed = std::collections::BTreeMap::new();
             let mut batch = Batch::new();
             for alert in alerts {
-                let key = key(&alert);
+                let key = AlertKey::of(&alert);
                 let change = fold(known.get(&key), &alert);
                 if change.replaces() {
                     changed.insert(key.clone(), row(&alert, now));
@@ -225,10 +243,7 @@ pub async fn keep(store: &Store, alerts: Vec<Alert>, now: Timestamp) -> Result<B
 
 fn row(alert: &Alert, now: Timestamp) -> AlertRow {
     AlertRow {
-        key: AlertKey {
-            source: alert.source.0.clone(),
-            fingerprint: alert.fingerprint.clone(),
-        },
+        key: AlertKey::of(alert),
         name: alert.name.clone(),
         firing: alert.status == Status::Firing,
         starts_at: alert.starts_at,
