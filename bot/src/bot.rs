@@ -88,7 +88,9 @@ impl Asked {
 impl Bot {
     /// Understands, permits, records and does one line, and records what came of it.
     pub async fn handle(&self, who: &Identity, place: Place, line: &str) -> Answer {
-        let answer = self.permitted(who, place, line).await;
+        // First of all: a pasted secret becomes a reference before anything is recorded, kept or repeated.
+        let line = self.redactor.text(line);
+        let answer = self.permitted(who, place, &line).await;
         self.redactor.value(answer, || Answer::new(withheld()))
     }
 

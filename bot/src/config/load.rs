@@ -27,10 +27,10 @@ pub struct Loaded {
     /// Name of the source → the site's secret that is the key of its signatures, and their window in seconds.
     pub site_keys: Vec<(String, String, u32)>,
     pub matrix_password: Option<Secret>,
-    /// The address of the dead man's switch, and how often it is called.
-    pub heartbeat: Option<(Secret, Duration)>,
     /// The private key of its own certificate, PEM.
     pub tls_key: Option<Secret>,
+    /// The address of the dead man's switch, and how often it is called.
+    pub heartbeat: Option<(Secret, Duration)>,
 }
 
 /// What a source's webhooks are signed with.
@@ -140,8 +140,8 @@ fn read_secrets(document: &Document<Config>, base: &Path, errors: &mut Diagnosti
     loaded.tls_key = tls.and_then(|tls| read(&tls.key, &["tls", "key"]));
     let heartbeat = loaded.config.heartbeat.as_ref();
     loaded.heartbeat = heartbeat.and_then(|heartbeat| {
-        let url = read(&heartbeat.url, &["heartbeat", "url"])?;
-        Some((url, Duration::from_secs(u64::from(heartbeat.every_seconds))))
+        let every = Duration::from_secs(u64::from(heartbeat.every_seconds));
+        Some((read(&heartbeat.url, &["heartbeat", "url"])?, every))
     });
     loaded
 }

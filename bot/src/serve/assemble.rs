@@ -130,7 +130,10 @@ fn redactor(loaded: &Loaded, secrets: &SecretStore) -> Result<Redactor, String> 
         .tls_key
         .iter()
         .map(|secret| ("tls key".to_owned(), secret.clone()));
-    let own: Vec<_> = tokens.chain(keys).chain(password).chain(tls).collect();
+    let heart = loaded.heartbeat.iter();
+    let heart = heart.map(|(url, _)| ("heartbeat".to_owned(), url.clone()));
+    let own = tokens.chain(keys).chain(password).chain(tls).chain(heart);
+    let own: Vec<_> = own.collect();
     Redactor::new(secrets, &own)
 }
 

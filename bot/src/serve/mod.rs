@@ -90,20 +90,10 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
         healer,
         news,
     } = assemble(ground, adapters.clone(), figures.clone(), stop.clone()).await?;
-    let admission = web::Admission {
-        tokens: web::Tokens::new(&ground.loaded.webhook_tokens),
-        signers: web::Signers::new(&ground.loaded.signing_keys),
-        certified: config
-            .tls
-            .as_ref()
-            .is_some_and(|tls| tls.client_ca.is_some()),
-        pace: web::WebPace::new(config.limits.webhooks_per_second),
-        redactor: ground.redactor.clone(),
-    };
     let pending = Arc::new(web::Pending::default());
     let (web, committing) = web::Web::new(
         bot.store.clone(),
-        admission,
+        door(ground),
         pending.clone(),
         figures.clone(),
     );
@@ -172,6 +162,21 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
     news_teller.abort();
     bot.store.close().await;
     Ok(())
+}
+
+/// Who may send webhooks.
+fn door(ground: &Ground) -> web::Door {
+    let config = &ground.loaded.config;
+    web::Door {
+        tokens: web::Tokens::new(&ground.loaded.webhook_tokens),
+        signers: web::Signers::new(&ground.loaded.signing_keys),
+        certified: config
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.client_ca.is_some()),
+        pace: web::WebPace::new(config.limits.webhooks_per_second),
+        redactor: ground.redactor.clone(),
+    }
 }
 
 /// The certificate and the key that HTTPS is served with, if it is.

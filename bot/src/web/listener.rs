@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -12,6 +13,7 @@ use std::{
 use axum::serve::Listener;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_io_timeout::TimeoutStream;
@@ -21,18 +23,18 @@ pub const CONNECTIONS: usize = 512;
 /// A peer that neither sends nor takes a byte for so long is gone.
 pub const SILENCE: Duration = Duration::from_secs(60);
 
-pub struct Bounded<L> {
-    listener: L,
+pub struct Bounded {
+    listener: TcpListener,
     places: Arc<Semaphore>,
     silence: Duration,
 }
 
-impl<L: Listener> Bounded<L> {
-    pub fn new(listener: L) -> Self {
+impl Bounded {
+    pub fn new(listener: TcpListener) -> Self {
         Self::with(listener, CONNECTIONS, SILENCE)
     }
 
-    fn with(listener: L, connections: usize, silence: Duration) -> Self {
+    fn with(listener: TcpListener, connections: usize, silence: Duration) -> Self {
         let places = Arc::new(Semaphore::new(connections));
         Self {
             listener,
@@ -42,14 +44,14 @@ impl<L: Listener> Bounded<L> {
     }
 }
 
-impl<L: Listener> Listener for Bounded<L> {
-    type Io = Connection<L::Io>;
-    type Addr = L::Addr;
+impl Listener for Bounded {
+    type Io = Connection;
+    type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
         let place = self.places.clone().acquire_owned().await.ok();
         // axum's own rule for what to do when the system has no descriptors left.
-        let (stream, address) = self.listener.accept().await;
+        let (stream, address) = Listener::accept(&mut self.listener).await;
         let mut stream = TimeoutStream::new(stream);
         stream.set_read_timeout(Some(self.silence));
         stream.set_write_timeout(Some(self.silence));
@@ -63,24 +65,18 @@ impl<L: Listener> Listener for Bounded<L> {
         )
     }
 
-    fn local_addr(&self) -> io::Result<Self::Addr> {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 }
 
 /// One connection; its place is free again when it is dropped.
-pub struct Connection<S> {
-    stream: Pin<Box<TimeoutStream<S>>>,
+pub struct Connection {
+    stream: Pin<Box<TimeoutStream<TcpStream>>>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
-impl<S: AsyncRead + AsyncWrite> Connection<S> {
-    pub fn inner(&self) -> &S {
-        self.stream.get_ref()
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite> AsyncRead for Connection<S> {
+impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -90,7 +86,7 @@ impl<S: AsyncRead + AsyncWrite> AsyncRead for Connection<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite> AsyncWrite for Connection<S> {
+impl AsyncWrite for Connection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -110,10 +106,7 @@ impl<S: AsyncRead + AsyncWrite> AsyncWrite for Connection<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{
-        io::AsyncReadExt,
-        net::{TcpListener, TcpStream},
-    };
+    use tokio::io::AsyncReadExt;
 
     use super::*;
 

@@ -57,7 +57,7 @@ pub type Batch = Vec<(Alert, Change)>;
 /// What the handlers share.
 pub struct Web {
     pub store: Store,
-    pub admission: Admission,
+    pub door: Door,
     pub intake: Intake,
     pub pending: Arc<Pending>,
     /// [`BODIES_KIB`] of them.
@@ -65,29 +65,18 @@ pub struct Web {
     pub figures: Arc<Figures>,
 }
 
-/// Who may bring webhooks, and how fast.
-pub struct Admission {
-    pub tokens: Tokens,
-    pub signers: Signers,
-    /// Webhooks need a client certificate, too.
-    pub certified: bool,
-    pub pace: WebPace,
-    /// An alert may quote a secret; it is not kept.
-    pub redactor: Redactor,
-}
-
 impl Web {
     /// With the intake's loop, to be spawned.
     pub fn new(
         store: Store,
-        admission: Admission,
+        door: Door,
         pending: Arc<Pending>,
         figures: Arc<Figures>,
     ) -> (Arc<Self>, impl Future<Output = ()> + Send) {
         let (intake, committing) = Intake::new(store.clone(), pending.clone(), figures.clone());
         let web = Self {
             store,
-            admission,
+            door,
             intake,
             pending,
             bodies: Semaphore::new(BODIES_KIB),
@@ -95,6 +84,17 @@ impl Web {
         };
         (Arc::new(web), committing)
     }
+}
+
+/// Who may send webhooks, and what of them comes in.
+pub struct Door {
+    pub tokens: Tokens,
+    pub signers: Signers,
+    /// Webhooks need a client certificate, too.
+    pub certified: bool,
+    pub pace: WebPace,
+    /// An alert may quote a secret; it is not kept.
+    pub redactor: Redactor,
 }
 
 /// How fast webhooks may come.
@@ -127,8 +127,8 @@ struct Peer {
     certified: bool,
 }
 
-impl Connected<IncomingStream<'_, Bounded<TcpListener>>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Bounded<TcpListener>>) -> Self {
+impl Connected<IncomingStream<'_, Bounded>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
         Self {
             address: stream.remote_addr().ip(),
             certified: false,
@@ -136,9 +136,9 @@ impl Connected<IncomingStream<'_, Bounded<TcpListener>>> for Peer {
     }
 }
 
-impl Connected<IncomingStream<'_, Bounded<TlsListener>>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Bounded<TlsListener>>) -> Self {
-        let (_, session) = stream.io().inner().get_ref();
+impl Connected<IncomingStream<'_, TlsListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
+        let (_, session) = stream.io().get_ref();
         Self {
             address: stream.remote_addr().ip(),
             // A certificate that nobody vouches for ends the handshake.
@@ -166,12 +166,10 @@ pub async fn serve(
     web: Arc<Web>,
     stop: CancellationToken,
 ) -> io::Result<()> {
+    let bounded = Bounded::new(listener);
     match tls {
-        None => serve_on(Bounded::new(listener), web, stop).await,
-        Some(settings) => {
-            let listener = TlsListener::new(listener, settings)?;
-            serve_on(Bounded::new(listener), web, stop).await
-        }
+        None => serve_on(bounded, web, stop).await,
+        Some(settings) => serve_on(TlsListener::new(bounded, settings)?, web, stop).await,
     }
 }
 

@@ -69,6 +69,11 @@ impl Signers {
 }
 
 impl<'s> Claim<'s> {
+    /// Whom it names.
+    pub fn source(&self) -> &'s SourceName {
+        &self.signer.source
+    }
+
     /// The source, if it signed this body. Compared in constant time.
     pub fn proven(&self, body: &[u8]) -> Option<&'s SourceName> {
         let mac = mac(&self.signer.key, self.seconds, body);

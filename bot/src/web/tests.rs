@@ -22,22 +22,19 @@ async fn served() -> Served {
     served_with(None, |_| ()).await
 }
 
-async fn served_with(
-    tls: Option<Arc<ServerConfig>>,
-    change: impl FnOnce(&mut Admission),
-) -> Served {
+async fn served_with(tls: Option<Arc<ServerConfig>>, change: impl FnOnce(&mut Door)) -> Served {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).await.unwrap();
-    let mut admission = Admission {
+    let pending = Arc::new(Pending::default());
+    let mut door = Door {
         tokens: Tokens::new(&[("am".to_owned(), Secret::new("secret"))]),
         signers: Signers::default(),
         certified: false,
         pace: WebPace::new(1_000),
         redactor: crate::audit::Redactor::default(),
     };
-    change(&mut admission);
-    let pending = Arc::new(Pending::default());
-    let (web, committing) = Web::new(store.clone(), admission, pending.clone(), Arc::default());
+    change(&mut door);
+    let (web, committing) = Web::new(store.clone(), door, pending.clone(), Arc::default());
     tokio::spawn(committing);
     let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
     let scheme = if tls.is_some() { "https" } else { "http" };
@@ -175,7 +172,7 @@ fn signing_key() -> (String, SigningKey) {
 
 #[tokio::test]
 async fn a_signed_webhook_is_taken_and_anything_else_about_it_is_not() {
-    let served = served_with(None, |web| web.signers = Signers::new(&[signing_key()])).await;
+    let served = served_with(None, |door| door.signers = Signers::new(&[signing_key()])).await;
     let now = Timestamp::now().as_second();
     let post = async |source: &str, secret: &str, seconds: i64, body: &str| {
         let headers = signature::tests::headers(source, secret, seconds, WEBHOOK.as_bytes());
@@ -221,7 +218,7 @@ async fn whoever_guesses_is_slowed_down_and_known_senders_are_not() {
 
 #[tokio::test]
 async fn a_source_that_comes_too_fast_is_asked_to_come_again() {
-    let served = served_with(None, |web| web.pace = WebPace::new(1)).await;
+    let served = served_with(None, |door| door.pace = WebPace::new(1)).await;
     let mut seen = Vec::new();
     for _ in 0..6 {
         seen.push(served.post("secret", WEBHOOK).await.0);
@@ -272,7 +269,7 @@ async fn over_https_webhooks_need_a_certificate_of_the_authority_and_health_does
         client_ca: Some(ca),
     };
     let settings = tls_settings(&config, &Secret::new(key)).unwrap();
-    let served = served_with(Some(settings), |web| web.certified = true).await;
+    let served = served_with(Some(settings), |door| door.certified = true).await;
     let url = served.url.replace("127.0.0.1", "localhost");
     let client = |identity: Option<(String, String)>| {
         let root = reqwest::Certificate::from_pem(servers.certificate.pem().as_bytes()).unwrap();

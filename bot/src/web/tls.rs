@@ -6,7 +6,6 @@ use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::serve::Listener;
 use tokio::{
-    net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
     task::JoinHandle,
 };
@@ -21,14 +20,13 @@ use tokio_rustls::{
     server::TlsStream,
 };
 
+use super::listener::{Bounded, Connection};
 use crate::config::{Secret, TlsConfig};
 
 /// Handshakes at once; more peers wait in the kernel's queue.
 const HANDSHAKES: usize = 64;
 /// From the first byte to the end of a handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// After an error of the listener itself, for example when there are no more file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Reads certificates and the key.
 ///
@@ -82,12 +80,12 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 /// Gives out connections whose handshake is done.
 pub struct TlsListener {
     address: SocketAddr,
-    ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+    ready: mpsc::Receiver<(TlsStream<Connection>, SocketAddr)>,
     accepting: JoinHandle<()>,
 }
 
 impl TlsListener {
-    pub fn new(listener: TcpListener, settings: Arc<ServerConfig>) -> io::Result<Self> {
+    pub fn new(listener: Bounded, settings: Arc<ServerConfig>) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let (send, ready) = mpsc::channel(HANDSHAKES);
         let accepting = tokio::spawn(accept_all(listener, TlsAcceptor::from(settings), send));
@@ -106,23 +104,16 @@ impl Drop for TlsListener {
 }
 
 async fn accept_all(
-    listener: TcpListener,
+    mut listener: Bounded,
     acceptor: TlsAcceptor,
-    ready: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
+    ready: mpsc::Sender<(TlsStream<Connection>, SocketAddr)>,
 ) {
     let places = Arc::new(Semaphore::new(HANDSHAKES));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
         };
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a connection was not taken");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+        let (stream, peer) = listener.accept().await;
         let (acceptor, ready) = (acceptor.clone(), ready.clone());
         tokio::spawn(async move {
             match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
@@ -137,7 +128,7 @@ async fn accept_all(
 }
 
 impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
+    type Io = TlsStream<Connection>;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {

@@ -39,13 +39,15 @@ pub async fn alertmanager(
         Ok(admitted) => admitted,
         Err(refusal) => return refusal,
     };
-    if let Err(wait) = web.admission.pace.taken.check(source) {
-        web.figures.webhook_refused();
-        tracing::warn!(%source, "webhooks come too fast; the sender is asked to come again");
-        return busy(format!("too fast; come again in {} ms\n", wait.as_millis()));
+    if let Err(wait) = web.door.pace.taken.check(source) {
+        return shed(
+            &web,
+            source,
+            &format!("too fast; come again in {} ms", wait.as_millis()),
+        );
     }
     let text = String::from_utf8_lossy(&body);
-    let clean = web.admission.redactor.text(&text);
+    let clean = web.door.redactor.text(&text);
     let webhook = match parse_webhook(source, clean.as_bytes(), now) {
         Ok(webhook) => webhook,
         Err(error) => {
@@ -56,12 +58,12 @@ pub async fn alertmanager(
     };
     let (count, truncated) = (webhook.alerts.len(), webhook.truncated);
     if !web.pending.has_room(count) {
-        return shed(&web, "the healer is behind");
+        return shed(&web, source, "the healer is behind");
     }
     match web.intake.take(webhook.alerts).await {
         Ok(()) => {}
         Err(IntakeError::Store(why)) => return busy(format!("{why}\n")),
-        Err(why) => return shed(&web, &why.to_string()),
+        Err(why) => return shed(&web, source, &why.to_string()),
     }
     web.figures.webhook_taken(source, count, truncated, now);
     if truncated > 0 {
@@ -70,14 +72,17 @@ pub async fn alertmanager(
     (StatusCode::OK, "stored\n").into_response()
 }
 
+/// A sender, its message, and the room that this takes until it is dropped.
+type Admitted<'w> = (&'w SourceName, Bytes, SemaphorePermit<'w>);
+
 /// Who sent this, and its body.
-async fn admitted(
-    web: &Web,
+async fn admitted<'w>(
+    web: &'w Web,
     peer: Peer,
     request: Request,
     now: Timestamp,
-) -> Result<(&SourceName, Bytes, SemaphorePermit<'_>), Response> {
-    if web.admission.certified && !peer.certified {
+) -> Result<Admitted<'w>, Response> {
+    if web.door.certified && !peer.certified {
         let why = "expected a client certificate of the configured authority\n";
         return Err(unauthorised(web, peer, request, why, now).await);
     }
@@ -86,40 +91,47 @@ async fn admitted(
     }
     let authorization = request.headers().get(header::AUTHORIZATION);
     let authorization = authorization.and_then(|value| value.to_str().ok());
-    let Some(source) = web.admission.tokens.source(authorization) else {
+    let Some(source) = web.door.tokens.source(authorization) else {
         let why = "expected the bearer token of a configured source\n";
         return Err(unauthorised(web, peer, request, why, now).await);
     };
-    let (body, room) = known_body(web, source, request).await?;
-    Ok((source, body, room))
+    let room = room(web, source, &request)?;
+    Ok((source, known_body(web, source, request).await?, room))
 }
 
 /// The signature covers the body, so it is read before anything is known; only if the rest of the signature is in order.
-async fn signed(
-    web: &Web,
+async fn signed<'w>(
+    web: &'w Web,
     peer: Peer,
     request: Request,
     now: Timestamp,
-) -> Result<(&SourceName, Bytes, SemaphorePermit<'_>), Response> {
+) -> Result<Admitted<'w>, Response> {
     let why = "expected a fresh signature of a configured source\n";
-    let Some(claim) = web.admission.signers.claim(request.headers(), now) else {
+    let Some(claim) = web.door.signers.claim(request.headers(), now) else {
         return Err(unauthorised(web, peer, request, why, now).await);
     };
-    let (body, room) = body(web, request)
-        .await
-        .inspect_err(|_| web.figures.webhook_refused())?;
+    let room = room(web, claim.source(), &request)?;
+    let body = known_body(web, claim.source(), request).await?;
     match claim.proven(&body) {
         Some(source) => Ok((source, body, room)),
         None => Err(refused(web, peer, why, now)),
     }
 }
 
-async fn known_body<'w>(
+/// Before anything of it is read: bodies of many senders at once must not fill the memory.
+fn room<'w>(
     web: &'w Web,
     source: &SourceName,
-    request: Request,
-) -> Result<(Bytes, SemaphorePermit<'w>), Response> {
-    body(web, request).await.inspect_err(|refusal| {
+    request: &Request,
+) -> Result<SemaphorePermit<'w>, Response> {
+    let bytes = said_length(request.headers()).unwrap_or(BODY_LIMIT_BYTES);
+    let kib = u32::try_from(bytes.min(BODY_LIMIT_BYTES) / 1024 + 1).ok();
+    let room = kib.and_then(|kib| web.bodies.try_acquire_many(kib).ok());
+    room.ok_or_else(|| shed(web, source, "too many bodies at once"))
+}
+
+async fn known_body(web: &Web, source: &SourceName, request: Request) -> Result<Bytes, Response> {
+    body(request).await.inspect_err(|refusal| {
         web.figures.webhook_refused();
         tracing::warn!(%source, status = %refusal.status(), "a webhook was not taken in");
     })
@@ -142,7 +154,7 @@ async fn unauthorised(
 
 fn refused(web: &Web, peer: Peer, why: &str, now: Timestamp) -> Response {
     web.figures.webhook_unauthorised(now);
-    match web.admission.pace.wrong.check(&peer.address) {
+    match web.door.pace.wrong.check(&peer.address) {
         Ok(()) => (StatusCode::UNAUTHORIZED, why.to_owned()).into_response(),
         Err(wait) => {
             let seconds = (wait.as_secs() + 1).to_string();
@@ -156,19 +168,14 @@ fn refused(web: &Web, peer: Peer, why: &str, now: Timestamp) -> Response {
     }
 }
 
-/// The body of a known sender, and the room that it takes: bodies of many senders at once must not fill the memory.
-async fn body(web: &Web, request: Request) -> Result<(Bytes, SemaphorePermit<'_>), Response> {
-    let said = said_length(request.headers());
-    if said.is_some_and(|length| length > BODY_LIMIT_BYTES) {
+/// The body of a known sender.
+async fn body(request: Request) -> Result<Bytes, Response> {
+    if said_length(request.headers()).is_some_and(|length| length > BODY_LIMIT_BYTES) {
         let why = format!("expected at most {BODY_LIMIT_BYTES} bytes\n");
         return Err(unread(request, StatusCode::PAYLOAD_TOO_LARGE, why).await);
     }
-    let kib = u32::try_from(said.unwrap_or(BODY_LIMIT_BYTES) / 1024 + 1).unwrap_or(u32::MAX);
-    let Ok(room) = web.bodies.try_acquire_many(kib) else {
-        return Err(shed(web, "too many bodies at once"));
-    };
     let body = Bytes::from_request(request, &()).await;
-    Ok((body.map_err(IntoResponse::into_response)?, room))
+    body.map_err(IntoResponse::into_response)
 }
 
 /// Refuses without keeping any of the body. A sender that does not wait for leave to send it would meet a closed connection
@@ -193,12 +200,9 @@ fn said_length(headers: &HeaderMap) -> Option<usize> {
 }
 
 /// No room now. Counted, and said in the log once in a while: a storm must not fill the log as well.
-fn shed(web: &Web, why: &str) -> Response {
+fn shed(web: &Web, source: &SourceName, why: &str) -> Response {
     if web.figures.webhook_shed() {
-        tracing::warn!(
-            why,
-            "a webhook was put off; the sender is asked to come again"
-        );
+        tracing::warn!(%source, why, "a webhook was put off; the sender is asked to come again");
     }
     busy(format!("{why}\n"))
 }
