@@ -431,7 +431,7 @@ mod tests {
             .filter(|spec| spec.args.iter().any(|arg| arg.kind == ArgKind::Text))
             .map(|spec| spec.name)
             .collect();
-        assert_eq!(with_text, ["halt", "trust", "clear", "drilled"]);
+        assert_eq!(with_text, ["halt", "trust", "clear", "drilled", "override", "review"]);
     }
 
     #[test]
