@@ -95,7 +95,7 @@ async fn admitted<'w>(
         let why = "expected the bearer token of a configured source\n";
         return Err(unauthorised(web, peer, request, why, now).await);
     };
-    let room = room(web, source, &request)?;
+    let room = room(web, &request).ok_or_else(|| shed(web, source, NO_ROOM))?;
     Ok((source, known_body(web, source, request).await?, room))
 }
 
@@ -110,7 +110,7 @@ async fn signed<'w>(
     let Some(claim) = web.door.signers.claim(request.headers(), now) else {
         return Err(unauthorised(web, peer, request, why, now).await);
     };
-    let room = room(web, claim.source(), &request)?;
+    let room = room(web, &request).ok_or_else(|| shed(web, claim.source(), NO_ROOM))?;
     let body = known_body(web, claim.source(), request).await?;
     match claim.proven(&body) {
         Some(source) => Ok((source, body, room)),
@@ -118,17 +118,15 @@ async fn signed<'w>(
     }
 }
 
-/// Before anything of it is read: bodies of many senders at once must not fill the memory.
-fn room<'w>(
-    web: &'w Web,
-    source: &SourceName,
-    request: &Request,
-) -> Result<SemaphorePermit<'w>, Response> {
+/// Before anything of it is read: bodies of many senders at once must not fill the memory. `None`: there is no room now.
+fn room<'w>(web: &'w Web, request: &Request) -> Option<SemaphorePermit<'w>> {
     let bytes = said_length(request.headers()).unwrap_or(BODY_LIMIT_BYTES);
-    let kib = u32::try_from(bytes.min(BODY_LIMIT_BYTES) / 1024 + 1).ok();
-    let room = kib.and_then(|kib| web.bodies.try_acquire_many(kib).ok());
-    room.ok_or_else(|| shed(web, source, "too many bodies at once"))
+    let kib = u32::try_from(bytes.min(BODY_LIMIT_BYTES) / 1024 + 1).ok()?;
+    web.bodies.try_acquire_many(kib).ok()
 }
+
+/// What a sender is told for whose body there is no room.
+const NO_ROOM: &str = "too many bodies at once";
 
 async fn known_body(web: &Web, source: &SourceName, request: Request) -> Result<Bytes, Response> {
     body(request).await.inspect_err(|refusal| {
