@@ -431,7 +431,10 @@ mod tests {
             .filter(|spec| spec.args.iter().any(|arg| arg.kind == ArgKind::Text))
             .map(|spec| spec.name)
             .collect();
-        assert_eq!(with_text, ["halt", "trust", "clear", "drilled", "override", "review"]);
+        assert_eq!(
+            with_text,
+            ["halt", "trust", "clear", "drilled", "override", "review"]
+        );
     }
 
     #[test]
