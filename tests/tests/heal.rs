@@ -45,7 +45,7 @@ fn all_passed(drills: &[Drill], outcomes: &[Outcome]) {
 #[test]
 fn refuses() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let drills = chosen(Drill::is_counter, 6);
+    let drills = chosen(Drill::is_counter, 29);
     let lab = Lab::named(test_name("refuse").unwrap());
     let outcomes = drill::on_fresh_hosts(&drills, &lab, &Progress::to_stderr()).unwrap();
     all_passed(&drills, &outcomes);

@@ -69,13 +69,9 @@ pub static CONDITIONS: &[Entry] = &[
         name: "galera.startable",
         doc: "no server, state transfer or backup runs on the hosts, and nothing there would form a cluster of its own",
         asks: |call| {
-            let probes = [
-                galera::PROCESSES,
-                galera::BOOTSTRAP_LEFTOVERS,
-                galera::BOOTSTRAP_ENVIRONMENT,
-            ];
-            probes
-                .iter()
+            [galera::PROCESSES]
+                .into_iter()
+                .chain(LEFTOVERS)
                 .flat_map(|probe| table::ask_hosts(call, probe))
                 .collect()
         },
@@ -611,6 +607,27 @@ mod tests {
     fn the_whole_cluster(#[case] states: [&str; 3], #[case] expected: &str) {
         let (found, why) = judged("galera.cluster_healthy", &["ctl1"], &MEMBERS, states);
         assert_eq!(found, expected, "{why}");
+    }
+
+    /// A reading that is judged but not asked for is unknown, and no start would ever be let pass.
+    #[test]
+    fn what_a_start_is_judged_by_is_asked_for() {
+        for name in ["galera.startable", "galera.may_start", "galera.may_join"] {
+            let condition = condition::find(name).expect("a condition");
+            let call = testing::call(name, "mariadb", &["ctl3"], &MEMBERS);
+            let asked: Vec<Ask> = condition.asks(&call);
+            let mut readings = site(["", "", "down"]);
+            readings.by_probe.retain(|probe, of| {
+                of.retain(|host, _| {
+                    asked
+                        .iter()
+                        .any(|ask| ask.probe == *probe && ask.host == *host)
+                });
+                !of.is_empty()
+            });
+            let judgement = condition.judge(&call, &readings);
+            assert_eq!(word(&judgement), "holds", "{name}: {}", judgement.why());
+        }
     }
 
     #[test]

@@ -7,8 +7,8 @@ use deploy_engine::{
     model::HostName,
     probe::{
         galera::{
-            BOOTSTRAP_ENVIRONMENT, BOOTSTRAP_LEFTOVERS, GRASTATE, GVWSTATE, Grastate, Gvwstate,
-            PROCESSES, RECOVERED, Recovered, SST_MARKER, STATUS, ZERO_UUID,
+            BOOTSTRAP_ENVIRONMENT, BOOTSTRAP_FILE, BOOTSTRAP_LEFTOVERS, GRASTATE, GVWSTATE,
+            Grastate, Gvwstate, PROCESSES, RECOVERED, Recovered, SST_MARKER, STATUS, ZERO_UUID,
         },
         host::UNITS,
     },
@@ -39,6 +39,7 @@ pub static DECISION: Entry = Entry {
         SST_MARKER,
         BOOTSTRAP_LEFTOVERS,
         BOOTSTRAP_ENVIRONMENT,
+        BOOTSTRAP_FILE,
         UNITS,
     ],
     settings: &["observe"],

@@ -7,8 +7,8 @@ use deploy_engine::{
     model::HostName,
     probe::{
         galera::{
-            BOOTSTRAP_ENVIRONMENT, BOOTSTRAP_LEFTOVERS, ClusterStatus, GRASTATE, PROCESSES,
-            RECOVERED, Recovered, SST_MARKER, STATUS, Wsrep, ZERO_UUID,
+            BOOTSTRAP_ENVIRONMENT, BOOTSTRAP_FILE, BOOTSTRAP_LEFTOVERS, ClusterStatus, GRASTATE,
+            PROCESSES, RECOVERED, Recovered, SST_MARKER, STATUS, Wsrep, ZERO_UUID,
         },
         host::UNITS,
     },
@@ -38,6 +38,7 @@ pub static DECISION: Entry = Entry {
         SST_MARKER,
         BOOTSTRAP_LEFTOVERS,
         BOOTSTRAP_ENVIRONMENT,
+        BOOTSTRAP_FILE,
         UNITS,
     ],
     settings: &["remerge"],

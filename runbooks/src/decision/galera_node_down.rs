@@ -6,9 +6,9 @@ use deploy_engine::{
     model::HostName,
     probe::{
         galera::{
-            self, BOOTSTRAP_ENVIRONMENT, BOOTSTRAP_LEFTOVERS, BootstrapLeftovers, ClusterStatus,
-            DATA_SIZE, GRASTATE, Grastate, LocalState, PROCESSES, Processes, SST_MARKER, STATUS,
-            Status, Wsrep, ZERO_UUID,
+            self, BOOTSTRAP_ENVIRONMENT, BOOTSTRAP_FILE, BOOTSTRAP_LEFTOVERS, BootstrapLeftovers,
+            ClusterStatus, DATA_SIZE, GRASTATE, Grastate, LocalState, PROCESSES, Processes,
+            SST_MARKER, STATUS, Status, Wsrep, ZERO_UUID,
         },
         host::{FILESYSTEM, UNITS},
     },
@@ -38,6 +38,7 @@ pub static DECISION: Entry = Entry {
         SST_MARKER,
         BOOTSTRAP_LEFTOVERS,
         BOOTSTRAP_ENVIRONMENT,
+        BOOTSTRAP_FILE,
         DATA_SIZE,
         UNITS,
         FILESYSTEM,
@@ -193,7 +194,7 @@ pub(super) fn nothing_left_over(input: &Input<'_>, host: &HostName) -> Result<()
             "{host}: a state transfer to it was interrupted (sst_in_progress is there)"
         )));
     }
-    for probe in [BOOTSTRAP_LEFTOVERS, BOOTSTRAP_ENVIRONMENT] {
+    for probe in [BOOTSTRAP_LEFTOVERS, BOOTSTRAP_ENVIRONMENT, BOOTSTRAP_FILE] {
         let leftovers: BootstrapLeftovers = input.known(probe, host)?;
         if let Some(found) = leftovers.found.first() {
             return Err(refuse(format!(

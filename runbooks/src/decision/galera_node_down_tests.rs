@@ -46,6 +46,7 @@ pub(in crate::decision) fn stopped(case: &mut Case, name: &str) {
     case.set(SST_MARKER, name, &false);
     case.set(BOOTSTRAP_LEFTOVERS, name, &BootstrapLeftovers::default());
     case.set(BOOTSTRAP_ENVIRONMENT, name, &BootstrapLeftovers::default());
+    case.set(BOOTSTRAP_FILE, name, &BootstrapLeftovers::default());
     let state = Grastate::Present {
         uuid: CLUSTER.into(),
         seqno: -1,
@@ -116,6 +117,7 @@ fn laws() {
 #[case::broken_sst(|c: &mut Case| c.set(SST_MARKER, "h3", &true), "refuse", "interrupted")]
 #[case::leftover(|c: &mut Case| c.edit(BOOTSTRAP_LEFTOVERS, "h3", "/found", json!(["wsrep_new_cluster is set"])), "refuse", "cluster of its own")]
 #[case::leftover_environment(|c: &mut Case| c.edit(BOOTSTRAP_ENVIRONMENT, "h3", "/found", json!(["x"])), "refuse", "cluster of its own")]
+#[case::leftover_file(|c: &mut Case| c.edit(BOOTSTRAP_FILE, "h3", "/found", json!(["x"])), "refuse", "cluster of its own")]
 #[case::other_cluster(|c: &mut Case| c.edit(GRASTATE, "h3", "/uuid", json!("99999999-2222-3333-4444-555555555555")), "refuse", "another cluster")]
 #[case::disk(|c: &mut Case| c.set(FILESYSTEM, "h3", &filesystems(1)), "refuse", "bytes free")]
 fn refusals(#[case] change: fn(&mut Case), #[case] kind: &str, #[case] part: &str) {
