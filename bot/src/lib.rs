@@ -13,6 +13,7 @@ pub mod heal;
 pub mod jobs;
 pub mod leases;
 pub mod lock;
+pub mod replicas;
 pub mod rights;
 pub mod serve;
 pub mod store;

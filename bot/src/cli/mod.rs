@@ -4,10 +4,11 @@ mod args;
 mod asking;
 mod checking;
 mod standalone;
+mod storing;
 
 use std::process::ExitCode;
 
-pub use args::{Action, Invocation, grammar, parse};
+pub use args::{Action, Invocation, StoreKind, grammar, parse};
 
 use crate::serve;
 
@@ -45,6 +46,7 @@ pub async fn run(invocation: Invocation) -> Outcome {
     let json = invocation.json;
     match &invocation.action {
         Action::Schema { of } => checking::schema(of),
+        Action::MigrateStore { from, to } => storing::migrate(&invocation, *from, *to).await,
         Action::Check => checking::check(&invocation.config, json),
         Action::Serve { console } => {
             serve::run(&invocation.config, *console, invocation.json_log).await

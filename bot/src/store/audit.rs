@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Store, StoreError,
-    error::doing,
+    db::values,
     row::{Reader, micros, to_json},
 };
 
@@ -23,15 +23,18 @@ pub struct AuditEntry {
 
 impl Store {
     pub async fn audit(&self, entry: &AuditEntry) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO audit (at, who, action, target, body) VALUES (?, ?, ?, ?, ?)")
-            .bind(micros(entry.at))
-            .bind(&entry.who)
-            .bind(&entry.action)
-            .bind(&entry.target)
-            .bind(to_json("audit entry", &entry.target, &entry.body)?)
-            .execute(&self.writer)
-            .await
-            .map_err(doing("recording an audit entry"))?;
+        let sql = "INSERT INTO audit (at, who, action, target, body) VALUES ($1, $2, $3, $4, $5)";
+        let body = to_json("audit entry", &entry.target, &entry.body)?;
+        let values = values![
+            micros(entry.at),
+            &entry.who,
+            &entry.action,
+            &entry.target,
+            body
+        ];
+        self.db
+            .write("recording an audit entry", sql, values)
+            .await?;
         Ok(())
     }
 
@@ -41,15 +44,11 @@ impl Store {
         target: Option<&str>,
         limit: u32,
     ) -> Result<Vec<AuditEntry>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM audit WHERE ?1 IS NULL OR target = ?1 ORDER BY id DESC LIMIT ?2",
-        )
-        .bind(target)
-        .bind(limit)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(doing("reading the audit log"))?;
-        rows.iter()
+        let sql = "SELECT * FROM audit WHERE $1 IS NULL OR target = $1 ORDER BY id DESC LIMIT $2";
+        let values = values![target, limit];
+        let found = self.db.read("reading the audit log", sql, values).await?;
+        let entries = found.rows.iter();
+        entries
             .map(|row| entry(&Reader::new("audit entry", "target", row)))
             .collect()
     }

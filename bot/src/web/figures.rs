@@ -82,6 +82,13 @@ impl Figures {
         entry.last = Some(now);
     }
 
+    /// A source sent to another bot, which left it in the store.
+    pub fn heard_elsewhere(&self, source: &SourceName, at: Timestamp) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = sources.entry(source.clone()).or_default();
+        entry.last = entry.last.max(Some(at));
+    }
+
     /// When a source's last webhook came.
     pub fn last_webhook(&self, source: &SourceName) -> Option<Timestamp> {
         self.sources

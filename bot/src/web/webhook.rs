@@ -21,7 +21,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 
 use super::{Batch, Web};
-use crate::store::{AlertKey, AlertRow, Store, StoreError};
+use crate::store::{AlertKey, AlertRow, Folded, Store, StoreError};
 
 /// What a sender is told to wait when the bot has no room, in seconds.
 const RETRY_AFTER: &str = "5";
@@ -59,6 +59,7 @@ pub async fn alertmanager(State(web): State<Arc<Web>>, request: Request) -> Resp
         tracing::warn!(%source, "the healer's queue is full; the sender is asked to come again");
         return busy("the queue is full\n".to_owned());
     };
+    let count = webhook.alerts.len();
     let batch = match keep(&web.store, webhook.alerts, now).await {
         Ok(batch) => batch,
         Err(error) => {
@@ -67,11 +68,13 @@ pub async fn alertmanager(State(web): State<Arc<Web>>, request: Request) -> Resp
         }
     };
     web.figures
-        .webhook_taken(source, batch.len(), webhook.truncated, now);
+        .webhook_taken(source, count, webhook.truncated, now);
     if webhook.truncated > 0 {
         tracing::warn!(%source, truncated = webhook.truncated, "the sender left alerts out; raise its max_alerts");
     }
-    place.send(batch);
+    if !batch.is_empty() {
+        place.send(batch);
+    }
     (StatusCode::OK, "stored\n").into_response()
 }
 
@@ -115,13 +118,15 @@ fn busy(why: String) -> Response {
         .into_response()
 }
 
-/// Folds alerts into the store; durable when it returns. Repeats are in the batch too: they say that the source lives.
+/// Folds alerts into the store; durable when it returns. Repeats are in the batch too: they say that the source lives. In a
+/// store that bots share the batch is left there for the one that leads, and nothing of it is returned.
 pub async fn keep(store: &Store, alerts: Vec<Alert>, now: Timestamp) -> Result<Batch, StoreError> {
     let key = |alert: &Alert| AlertKey {
         source: alert.source.0.clone(),
         fingerprint: alert.fingerprint.clone(),
     };
     let keys: Vec<_> = alerts.iter().map(key).collect();
+    let shared = store.is_shared();
     store
         .fold_alerts(&keys, move |rows| {
             let mut known: std::collections::HashMap<AlertKey, Alert> = rows
@@ -139,7 +144,12 @@ pub async fn keep(store: &Store, alerts: Vec<Alert>, now: Timestamp) -> Result<B
                 }
                 batch.push((alert, change));
             }
-            (changed.into_values().collect(), batch)
+            let parcel = shared.then(|| (now, serde_json::to_value(&batch).unwrap_or_default()));
+            Folded {
+                changed: changed.into_values().collect(),
+                answer: if shared { Batch::new() } else { batch },
+                parcel,
+            }
         })
         .await
 }
