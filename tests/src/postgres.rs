@@ -35,8 +35,8 @@ const PROGRAMS: &str = "/usr/lib/postgresql";
 const USER: &str = "postgres";
 /// Who connects, with a password over TCP.
 pub const ROLE: &str = "nightshift";
-/// Enough for three bots and the test itself.
-const CONNECTIONS: u32 = 60;
+/// PostgreSQL's usual number.
+const CONNECTIONS: u32 = 100;
 
 /// A running cluster.
 #[derive(Debug)]
@@ -76,15 +76,6 @@ impl Postgres {
     /// The same through another port of loopback.
     pub fn url_through(&self, port: u16, database: &str) -> String {
         format!("postgres://{ROLE}@127.0.0.1:{port}/{database}")
-    }
-
-    /// The same through the socket: for those in another network namespace.
-    pub fn socket_url(&self, database: &str) -> String {
-        let (home, port) = (self.home(), self.port);
-        format!(
-            "postgres:///{database}?host={}&port={port}&user={ROLE}",
-            home.display()
-        )
     }
 
     pub fn port(&self) -> u16 {
@@ -139,8 +130,7 @@ impl Postgres {
             .arg(self.data())
             .args(["-p", &self.port.to_string()])
             .args(["-c", "listen_addresses=127.0.0.1"])
-            .arg("-c")
-            .arg(format!("unix_socket_directories={}", self.home().display()))
+            .args(["-c", "unix_socket_directories="])
             .args(["-c", &format!("max_connections={CONNECTIONS}")])
             .stdin(Stdio::null())
             .stdout(out)

@@ -152,10 +152,12 @@ impl Lead {
 }
 
 async fn wait(changes: &mut Receiver<State>, is: impl FnMut(&State) -> bool) -> Standing {
-    match changes.wait_for(is).await {
-        Ok(state) => state.standing.clone(),
+    let found = changes.wait_for(is).await;
+    let standing = found.map(|state| state.standing.clone()).ok();
+    match standing {
+        Some(standing) => standing,
         // The lead lives as long as its bot.
-        Err(_) => std::future::pending().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -260,11 +260,21 @@ async fn tell_away(bot: Arc<Bot>, stop: CancellationToken) {
     let away = |state: &replicas::State| {
         state.away.is_some() && matches!(state.standing, Standing::Leads { .. })
     };
-    let away = stop.run_until_cancelled(states.wait_for(away)).await;
-    if !matches!(away, Some(Ok(_))) {
+    let long = async {
+        loop {
+            if states.wait_for(away).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            // A moment is not worth a word.
+            tokio::time::sleep(replicas::LEAD_LIMIT).await;
+            if away(&bot.lead.state()) {
+                return;
+            }
+        }
+    };
+    if stop.run_until_cancelled(long).await.is_none() {
         return;
     }
-    drop(away);
     let message = Message::new(Severity::Bad, "The store is away: no repair is begun")
         .line("What runs on hosts runs on. Alerts are taken when it is back; their senders come again.")
         .hint("Commands are not run meanwhile");

@@ -49,6 +49,7 @@ pub use sqlite::FILE_NAME;
 pub use trust::{Trust, TrustMode};
 
 use db::Db;
+use postgres::Ear;
 
 /// The store. Cheap to clone; all clones share its connections.
 #[derive(Clone)]
@@ -58,8 +59,7 @@ pub struct Store {
     at: Arc<str>,
     /// The bot that speaks through this store; empty in a store that has only one.
     replica: Arc<str>,
-    /// Counts what other bots woke us for.
-    woken: Arc<watch::Sender<u64>>,
+    ear: Arc<Ear>,
 }
 
 impl fmt::Debug for Store {
@@ -79,7 +79,7 @@ impl Store {
             db: sqlite::open(state_dir).await?,
             at: at.into(),
             replica: "".into(),
-            woken: Arc::new(watch::Sender::new(0)),
+            ear: Arc::new(Ear::deaf()),
         })
     }
 
@@ -88,12 +88,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::Connect`].
     pub async fn open_shared(postgres: &PostgresStore, replica: &str) -> Result<Self, StoreError> {
-        let (db, woken) = postgres::open(postgres, replica).await?;
+        let (db, ear) = postgres::open(postgres, replica).await?;
         Ok(Self {
             db,
             at: postgres.at().into(),
             replica: replica.into(),
-            woken,
+            ear: Arc::new(ear),
         })
     }
 
@@ -122,7 +122,7 @@ impl Store {
 
     /// Changes whenever another bot (or this one) left something for others. Not every time, so whoever waits polls as well.
     pub fn woken(&self) -> watch::Receiver<u64> {
-        self.woken.subscribe()
+        self.ear.woken()
     }
 
     /// Waits for what is being written and closes the store.

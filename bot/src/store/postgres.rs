@@ -3,14 +3,14 @@
 //! Every wait has a limit on both sides. The bot's say when it stops believing in an answer; the server's end what a bot left
 //! that was cut off, so that its locks hold up nobody for longer than a take-over may last.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{str::FromStr, time::Duration};
 
 use sqlx::{
     Connection, Executor, PgConnection, PgPool, Row,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     StoreError,
@@ -139,11 +139,36 @@ fn described(options: &PgConnectOptions) -> String {
     )
 }
 
+/// Hears that other bots left something; stops listening when it is dropped.
+pub(super) struct Ear {
+    woken: watch::Sender<u64>,
+    listening: Option<JoinHandle<()>>,
+}
+
+impl Ear {
+    /// For a store that nobody else uses.
+    pub fn deaf() -> Self {
+        Self {
+            woken: watch::Sender::new(0),
+            listening: None,
+        }
+    }
+
+    pub fn woken(&self) -> watch::Receiver<u64> {
+        self.woken.subscribe()
+    }
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        if let Some(listening) = &self.listening {
+            listening.abort();
+        }
+    }
+}
+
 /// Connects, checks the server, and brings its tables up to date.
-pub(super) async fn open(
-    store: &PostgresStore,
-    replica: &str,
-) -> Result<(Db, Arc<watch::Sender<u64>>), StoreError> {
+pub(super) async fn open(store: &PostgresStore, replica: &str) -> Result<(Db, Ear), StoreError> {
     let at = store.at();
     let failed = |found: String| StoreError::Connect {
         at: at.clone(),
@@ -172,12 +197,15 @@ pub(super) async fn open(
         .connect_with(options.clone().options(LIMITS))
         .await
         .map_err(|error| failed(error.to_string()))?;
-    let woken = Arc::new(watch::Sender::new(0));
-    tokio::spawn(listen(pool.clone(), Arc::downgrade(&woken)));
-    Ok((Db::Postgres(Pg::new(pool)), woken))
+    let woken = watch::Sender::new(0);
+    let ear = Ear {
+        woken: woken.clone(),
+        listening: Some(tokio::spawn(listen(pool.clone(), woken))),
+    };
+    Ok((Db::Postgres(Pg::new(pool)), ear))
 }
 
-/// On a connection of its own, without the limits of a bot on duty.
+/// Without the limits of a bot on duty. First on a connection of its own: a pool would keep a refusal to itself.
 async fn prepare(options: &PgConnectOptions) -> Result<(), String> {
     let connection = PgConnection::connect_with(options).await;
     let mut connection = connection.map_err(|error| error.to_string())?;
@@ -189,19 +217,21 @@ async fn prepare(options: &PgConnectOptions) -> Result<(), String> {
     .fetch_one(&mut connection)
     .await
     .map_err(|error| error.to_string())?;
+    // Its end is not worth a wait.
+    let _ = connection.close_hard().await;
     check(found.get(0), found.get(1), &found.get::<String, _>(3))?;
     if found.get::<String, _>(2) == "off" {
         tracing::warn!(
             "the database runs with fsync=off: a power cut there loses what was recorded"
         );
     }
-    migrator()
-        .run(&mut connection)
-        .await
-        .map_err(|error| format!("tables that this version cannot use: {error}"))?;
-    // Its end is not worth a wait.
-    let _ = connection.close_hard().await;
-    Ok(())
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .connect_with(options.clone());
+    let pool = pool.await.map_err(|error| error.to_string())?;
+    let migrated = migrator().run(&pool).await;
+    pool.close().await;
+    migrated.map_err(|error| format!("tables that this version cannot use: {error}"))
 }
 
 /// May the server keep a store? Pure.
@@ -241,13 +271,12 @@ fn migrator() -> Migrator {
 
 /// Passes on that another bot changed something, for as long as the store is open. Whoever waits polls beside it, so a
 /// listener that is broken costs a second, never a message.
-async fn listen(pool: PgPool, woken: std::sync::Weak<watch::Sender<u64>>) {
+async fn listen(pool: PgPool, woken: watch::Sender<u64>) {
     let mut pause = LISTEN_PAUSE.0;
-    while woken.strong_count() > 0 && !pool.is_closed() {
+    while !pool.is_closed() {
         if let Ok(mut listener) = listener(&pool).await {
             pause = LISTEN_PAUSE.0;
             while listener.recv().await.is_ok() {
-                let Some(woken) = woken.upgrade() else { return };
                 woken.send_modify(|count| *count += 1);
             }
         }

@@ -102,6 +102,17 @@ impl Figures {
     pub async fn render(&self, store: &Store, now: Timestamp) -> String {
         let mut text = String::new();
         let readable = store.count_firing().await;
+        if store.is_shared() {
+            let leader = store.leadership().await.ok().flatten();
+            let leads = leader.is_some_and(|leader| leader.holder == store.replica());
+            metric(
+                &mut text,
+                "nightshift_leads",
+                "gauge",
+                "Whether it is this bot that acts; of several exactly one should.",
+                f64::from(u8::from(leads)),
+            );
+        }
         let jobs = store.jobs(true, u32::MAX).await;
         let incidents = store.open_incidents().await;
         metric(

@@ -82,7 +82,7 @@ pub struct InProcess {
 struct NoSite;
 
 impl ProbeSite for NoSite {
-    fn context(&self, _: &ServiceName, _: &HostName) -> Result<ProbeContext, String> {
+    fn context(&self, _: Option<&ServiceName>, _: &HostName) -> Result<ProbeContext<'_>, String> {
         Err("there is no site".to_owned())
     }
 }
