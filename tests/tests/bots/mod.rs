@@ -240,6 +240,16 @@ impl InProcess {
         self.on(self.office.say(&self.rooms(), &subject, &message))
     }
 
+    /// The same words about many subjects, at the same moment.
+    pub fn say_all(&self, subjects: impl Iterator<Item = String>) -> Vec<Result<(), StoreError>> {
+        let (message, rooms) = (Message::new(Severity::Info, "words"), self.rooms());
+        let subjects: Vec<Subject> = subjects.map(Subject).collect();
+        let said = subjects
+            .iter()
+            .map(|subject| self.office.say(&rooms, subject, &message));
+        self.on(futures::future::join_all(said))
+    }
+
     /// The title of what should be shown for a subject.
     pub fn wanted(&self, subject: &str) -> Option<String> {
         let key = MessageKey {
