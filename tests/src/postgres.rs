@@ -220,6 +220,8 @@ fn unprivileged(program: &Path) -> Command {
             .arg(format!("--reuid={USER}"))
             .arg(format!("--regid={USER}"))
             .arg("--clear-groups")
+            // A test that is killed drops nothing; its cluster must not outlive it.
+            .arg("--pdeathsig=QUIT")
             .arg(program);
     } else {
         command = Command::new(program);

@@ -70,7 +70,7 @@ async fn fill(store: &Store) {
             fingerprint: format!("{number:016x}"),
         },
         name: "Down".into(),
-        firing: number % 2 == 0,
+        firing: number.is_multiple_of(2),
         starts_at: at(0),
         updated_at: at(1),
         body: json!({"labels": {"nul": "\0", "n": number}}),

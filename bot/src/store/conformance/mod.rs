@@ -1,5 +1,6 @@
 //! What a store must keep to, whichever database it is in. Run on SQLite by this crate's tests, on PostgreSQL by the package
 //! `tests`.
+#![allow(clippy::unwrap_used)] // test code, also where it is built for another package: a panic is its way to fail
 
 mod copying;
 mod journal;
