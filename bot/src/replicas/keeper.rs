@@ -11,7 +11,7 @@ use super::{BEAT, Lead, Standing, watch::Watch};
 use crate::{
     halt::Halt,
     store::{Leadership, Store, StoreError},
-    wording::ago,
+    wording::duration,
 };
 
 /// Jobs that are taken from one driver at once; the rest follows with the next beat.
@@ -141,7 +141,10 @@ impl Keeper {
         } else if self.store.troubles() != self.troubles {
             // Something could not be recorded, and nobody remembers it but what runs now.
             let why = match self.lead.state().away {
-                Some(since) => format!("the store was away, {}", ago(since, Timestamp::now())),
+                Some(since) => {
+                    let length = Timestamp::now().duration_since(since);
+                    format!("the store was away for {}", duration(length))
+                }
                 None => "the store was away for a moment".to_owned(),
             };
             Standing::Over { why }
