@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod halt;
 pub mod heal;
+mod heartbeat;
 pub mod jobs;
 pub mod leases;
 pub mod lock;

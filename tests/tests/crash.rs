@@ -1,10 +1,11 @@
-//! `kill -9` of the bot at random moments of a deploy and of a heal: it comes back, resumes, repeats nothing
-//! and loses nothing. Needs root on Debian and fails without it.
+//! Kills at random moments of a deploy and of a heal: the bot, the agent on a host, the bot's SSH sessions, a whole host. What was
+//! going on resumes or is mended by saying it again; nothing is repeated and nothing is lost. Needs root on Debian and fails without it.
 //!
-//! What happened on the hosts is counted by the hosts themselves: every start of a watched unit adds a line to a file.
+//! What happened on the hosts is counted by the hosts themselves: every start of a watched unit adds its boot to a file.
+//! `NIGHTSHIFT_KILLS=60,45` asks for more kills (of deploys, of heals) than a usual run makes.
 #![allow(clippy::unwrap_used)] // a test program: a panic is its way to fail
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,13 +15,97 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-/// Runs in which the bot is killed while it deploys, and while it heals.
-const DEPLOYS: u32 = 20;
-const HEALS: u32 = 12;
+/// Runs in which something is killed during a deploy, and during a heal.
+const KILLS: (u32, u32) = (20, 12);
+const KILLS_VARIABLE: &str = "NIGHTSHIFT_KILLS";
 /// One run after a kill: what is left of the work, and what the alerting chain needs.
 const END_LIMIT: Duration = Duration::from_secs(120);
 /// Counts starts, before the unit's own program and whatever becomes of it.
-const COUNT: &str = "[Service]\nExecStartPre=+/bin/sh -c \"echo start >> /var/lib/count-%p\"\n";
+const COUNT: &str = "[Service]\nExecStartPre=+/bin/sh -c \"cat /proc/sys/kernel/random/boot_id >> /var/lib/count-%p\"\n";
+
+fn kills() -> (u32, u32) {
+    let Ok(text) = std::env::var(KILLS_VARIABLE) else {
+        return KILLS;
+    };
+    let (deploys, heals) = text
+        .split_once(',')
+        .expect("NIGHTSHIFT_KILLS=DEPLOYS,HEALS");
+    (deploys.parse().unwrap(), heals.parse().unwrap())
+}
+
+/// What is killed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Victim {
+    /// `kill -9`, then a new one is started.
+    Bot,
+    /// All processes of the agent on a host, those that do a step included.
+    Agent,
+    /// The SSH connections of the bot.
+    Sessions,
+    /// A host loses its power, and comes back.
+    Power,
+}
+
+/// One kill, for the table at the end.
+struct Killed {
+    victim: Victim,
+    host: String,
+    after: Duration,
+    /// A job was running.
+    met: bool,
+    end: String,
+}
+
+fn print(title: &str, kills: &[Killed]) {
+    println!(
+        "{title}: {} kills, {} met a running job",
+        kills.len(),
+        kills.iter().filter(|one| one.met).count()
+    );
+    println!(
+        "{:>4}  {:<9} {:<5} {:>9}  {:<4}  end",
+        "run", "killed", "host", "after ms", "met"
+    );
+    for (run, one) in kills.iter().enumerate() {
+        let (victim, met) = (
+            format!("{:?}", one.victim),
+            if one.met { "yes" } else { "no" },
+        );
+        println!(
+            "{run:>4}  {victim:<9} {:<5} {:>9}  {met:<4}  {}",
+            one.host,
+            one.after.as_millis(),
+            one.end
+        );
+    }
+}
+
+/// Kills; gives the bot that is there afterwards.
+fn strike(installation: &Installation, bot: Bot, victim: Victim, host: &str) -> Bot {
+    let lab = installation.lab();
+    match victim {
+        Victim::Bot => {
+            bot.kill().unwrap();
+            Bot::start(installation).unwrap()
+        }
+        Victim::Agent => {
+            // Exits with 1 when there is none, which is a kill that met nothing.
+            let pattern = "[n]ightshift-agent.* (serve|work)";
+            lab.ssh(host, &["pkill", "-KILL", "-f", pattern]).unwrap();
+            bot
+        }
+        Victim::Sessions => {
+            bot.kill_sessions().unwrap();
+            bot
+        }
+        Victim::Power => {
+            lab.fault(&format!("power-cut {host}").parse::<Fault>().unwrap())
+                .unwrap();
+            lab.mend(&Mend::All).unwrap();
+            bot
+        }
+    }
+}
 
 fn count_starts(lab: &Lab, unit: &str) {
     for host in lab.hosts().unwrap() {
@@ -39,16 +124,38 @@ fn count_starts(lab: &Lab, unit: &str) {
     }
 }
 
-/// Host → starts of the unit so far.
-fn starts(lab: &Lab, unit: &str) -> BTreeMap<String, usize> {
+/// Host → the boot of each start of the unit so far, in order.
+fn starts(lab: &Lab, unit: &str) -> BTreeMap<String, Vec<String>> {
     let hosts = lab.hosts().unwrap();
-    let count = |host: &str| {
+    let read = |host: &str| {
         let file = format!("/var/lib/count-{unit}");
-        lab.ssh_ok(host, &["cat", &file]).unwrap().lines().count()
+        let text = lab.ssh_ok(host, &["cat", &file]).unwrap();
+        text.lines().map(str::to_owned).collect()
     };
     hosts
         .iter()
-        .map(|host| (host.name(), count(&host.name())))
+        .map(|host| (host.name(), read(&host.name())))
+        .collect()
+}
+
+/// Starts that a boot of the host does not explain: each boot starts an enabled unit once by itself.
+fn own_starts(before: &[String], after: &[String], known_boot: &str) -> usize {
+    let new = &after[before.len()..];
+    let booted: BTreeSet<&String> = new.iter().filter(|boot| *boot != known_boot).collect();
+    new.len() - booted.len()
+}
+
+fn boots(lab: &Lab) -> BTreeMap<String, String> {
+    let boot = |host: &str| {
+        lab.ssh_ok(host, &["cat", "/proc/sys/kernel/random/boot_id"])
+            .unwrap()
+            .trim()
+            .to_owned()
+    };
+    lab.hosts()
+        .unwrap()
+        .iter()
+        .map(|host| (host.name(), boot(&host.name())))
         .collect()
 }
 
@@ -126,22 +233,38 @@ fn killed_while_it_deploys() {
         count_starts(lab, "memcached");
         let mut random = StdRng::seed_from_u64(1);
         let mut longest = Duration::from_secs(3);
-        let mut interrupted = 0;
-        for run in 0..DEPLOYS {
-            rewrite_site(&installation, &changes(65 + run)).unwrap();
-            let before = starts(lab, "memcached");
+        let mut killed: Vec<Killed> = Vec::new();
+        let victims = [
+            Victim::Bot,
+            Victim::Agent,
+            Victim::Sessions,
+            Victim::Bot,
+            Victim::Power,
+        ];
+        for run in 0..kills().0 {
+            let memory = 65 + run;
+            rewrite_site(&installation, &changes(memory)).unwrap();
+            let (before, known) = (starts(lab, "memcached"), boots(lab));
             let began = Instant::now();
-            interrupted += u32::from(deploy_and_kill(
-                &installation,
-                random.random_range(0..longest.as_millis() as u64),
-            ));
+            let victim = victims[run as usize % victims.len()];
+            let host = ["ctl1", "ctl2"][random.random_range(0..2)];
+            let after = Duration::from_millis(random.random_range(0..longest.as_millis() as u64));
+            killed.push(deploy_and_kill(&installation, victim, host, after));
             longest = longest.max(began.elapsed().min(Duration::from_secs(10)));
             let after = starts(lab, "memcached");
-            for (host, count) in &before {
-                assert_eq!(
-                    after[host],
-                    count + 1,
-                    "run {run}: starts of memcached on {host}"
+            for (host, before) in &before {
+                let own = own_starts(before, &after[host], &known[host]);
+                // A host that lost its power may have started the unit with what was written before.
+                let right = own == 1 || (own == 0 && boots(lab)[host] != known[host]);
+                assert!(
+                    right,
+                    "run {run} ({victim:?}): {own} starts of memcached on {host}: {before:?}, {:?}",
+                    after[host]
+                );
+                let runs = lab.ssh_ok(host, &["pgrep", "-a", "memcached"]).unwrap();
+                assert!(
+                    runs.contains(&format!("-m {memory} ")),
+                    "run {run}: {host} runs {runs}"
                 );
             }
             let plan = installation.plan("site").unwrap();
@@ -151,38 +274,73 @@ fn killed_while_it_deploys() {
                 "run {run}: something is left to do"
             );
         }
+        print("deploy", &killed);
+        let met = killed.iter().filter(|one| one.met).count();
         assert!(
-            interrupted >= DEPLOYS / 3,
-            "only {interrupted} of {DEPLOYS} kills met a running job"
+            met >= killed.len() / 3,
+            "only {met} of {} kills met a running job",
+            killed.len()
         );
     });
 }
 
-/// One deploy; the bot is killed so many milliseconds after the approval and started again. True if a job was running.
-fn deploy_and_kill(installation: &Installation, milliseconds: u64) -> bool {
+/// One deploy, in which something is killed so long after the approval. A job that fails for it is mended by saying it again.
+fn deploy_and_kill(
+    installation: &Installation,
+    victim: Victim,
+    host: &str,
+    after: Duration,
+) -> Killed {
     let bot = Bot::start(installation).unwrap();
     let known = jobs(installation).len();
     let answer = installation.ask(&["deploy", "site"]).unwrap();
     let approval = answer["data"]["approval"].as_str().unwrap().to_owned();
     let mut approve = spawn(installation, &["approve", &approval]);
-    std::thread::sleep(Duration::from_millis(milliseconds));
-    bot.kill().unwrap();
-    approve.wait().unwrap();
-    let bot = Bot::start(installation).unwrap();
-    let running = jobs(installation)
-        .first()
-        .is_some_and(|job| job["finished_at"].is_null());
+    std::thread::sleep(after);
+    let running = || {
+        jobs(installation)
+            .first()
+            .is_some_and(|job| job["finished_at"].is_null())
+    };
+    // A bot that is gone cannot be asked; the new one says what it took up.
+    let mut met = victim != Victim::Bot && running();
+    let bot = strike(installation, bot, victim, host);
+    if victim == Victim::Bot {
+        approve.wait().unwrap();
+        met = running();
+    }
     let last = all_ended(installation);
-    if jobs(installation).len() == known {
+    approve.wait().unwrap();
+    let again = || drop(installation.deploy_with_bot("site").unwrap());
+    let end = if jobs(installation).len() == known {
         // Killed before the approval was in the journal: nothing was done, and saying it again does it.
-        installation.deploy_with_bot("site").unwrap();
+        again();
+        "never began, said again".to_owned()
     } else {
         let job = last.unwrap();
-        assert_eq!(job["result"]["result"], "succeeded", "{job}");
-        nothing_repeated(installation, &job);
-    }
+        let result = job["result"]["result"].as_str().unwrap().to_owned();
+        if result == "succeeded" {
+            if matches!(victim, Victim::Bot | Victim::Sessions) {
+                nothing_repeated(installation, &job);
+            }
+            result
+        } else {
+            assert!(
+                matches!(victim, Victim::Power | Victim::Agent),
+                "{victim:?}: {job}"
+            );
+            again();
+            format!("{result}, said again")
+        }
+    };
     bot.stop().unwrap();
-    running
+    Killed {
+        victim,
+        host: host.to_owned(),
+        after,
+        met,
+        end,
+    }
 }
 
 #[test]
@@ -206,26 +364,43 @@ fn killed_while_it_heals() {
         count_starts(lab, "memcached");
         let mut bot = Bot::start(&installation).unwrap();
         let mut random = StdRng::seed_from_u64(2);
-        for run in 0..HEALS {
+        let victims = [Victim::Bot, Victim::Agent, Victim::Sessions];
+        let mut killed = Vec::new();
+        for run in 0..kills().1 {
             quiet(&installation);
-            let before = starts(lab, "memcached");
+            let (before, known) = (starts(lab, "memcached"), boots(lab));
             lab.fault(&"hold-down ctl2 memcached".parse::<Fault>().unwrap())
                 .unwrap();
             let held = starts(lab, "memcached");
             lab.mend(&Mend::All).unwrap();
-            std::thread::sleep(Duration::from_millis(random.random_range(0..20_000)));
-            bot.kill().unwrap();
-            bot = Bot::start(&installation).unwrap();
+            let victim = victims[run as usize % victims.len()];
+            let after = Duration::from_millis(random.random_range(0..20_000));
+            std::thread::sleep(after);
+            let met = jobs(&installation)
+                .first()
+                .is_some_and(|job| job["finished_at"].is_null());
+            bot = strike(&installation, bot, victim, "ctl2");
             healed(lab, &installation);
+            killed.push(Killed {
+                victim,
+                host: "ctl2".to_owned(),
+                after,
+                met,
+                end: "proven".to_owned(),
+            });
             let after = starts(lab, "memcached");
             // Starts that the fault itself made fail are not the bot's.
-            assert_eq!(after["ctl2"], held["ctl2"] + 1, "run {run}: starts on ctl2");
+            let own = own_starts(&held["ctl2"], &after["ctl2"], &known["ctl2"]);
+            assert_eq!(own, 1, "run {run} ({victim:?}): starts on ctl2");
             assert_eq!(
                 after["ctl1"], before["ctl1"],
                 "run {run}: ctl1 was not broken"
             );
-            nothing_repeated(&installation, &all_ended(&installation).unwrap());
+            if victim != Victim::Agent {
+                nothing_repeated(&installation, &all_ended(&installation).unwrap());
+            }
         }
+        print("heal", &killed);
         bot.stop().unwrap();
     });
 }

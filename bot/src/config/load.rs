@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use deploy_engine::model::{Diagnostic, Diagnostics, Document, Partly, load_document, load_partly};
@@ -21,6 +22,8 @@ pub struct Loaded {
     pub matrix_password: Option<Secret>,
     /// The store that bots share; none: the embedded one.
     pub shared_store: Option<PostgresStore>,
+    /// The address of the dead man's switch, and how often it is called.
+    pub heartbeat: Option<(Secret, Duration)>,
 }
 
 /// Reads `path` without its secrets: for those who may not read them. Relative paths in it become relative to its directory.
@@ -98,12 +101,19 @@ fn read_secrets(document: &Document<Config>, base: &Path, errors: &mut Diagnosti
         StoreConfig::Embedded => None,
         StoreConfig::Postgres(postgres) => shared_store(document, postgres, base, errors),
     };
+    let heartbeat = config.heartbeat.as_ref().and_then(|heartbeat| {
+        let read = heartbeat.url.read(base);
+        let url = read.map_err(|why| errors.push(document.error_at(&["heartbeat", "url"], why)));
+        let every = Duration::from_secs(u64::from(heartbeat.every_seconds));
+        Some((url.ok()?, every))
+    });
     Loaded {
         config,
         shared_store,
         webhook_tokens,
         site_tokens,
         matrix_password,
+        heartbeat,
     }
 }
 

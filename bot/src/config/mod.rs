@@ -52,6 +52,24 @@ pub struct Config {
     pub automation: Automation,
     #[serde(default)]
     pub limits: Limits,
+    /// A dead man's switch outside of the site, which pages when the bot falls silent.
+    #[serde(default)]
+    pub heartbeat: Option<Heartbeat>,
+}
+
+/// Called while the store answers and the healer turns, and not otherwise.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Heartbeat {
+    /// The address that is fetched. Whoever knows it can feign that the bot lives, so it is kept like a password.
+    pub url: SecretSource,
+    #[serde(default = "default_heartbeat_seconds")]
+    #[schemars(range(min = 5, max = 3600))]
+    pub every_seconds: u32,
+}
+
+fn default_heartbeat_seconds() -> u32 {
+    60
 }
 
 fn default_state_dir() -> PathBuf {

@@ -62,7 +62,11 @@ pub fn incident_message(incident: &Incident, now: Timestamp) -> Message {
         if firing.len() > names.len() {
             names.push("…");
         }
-        message = message.line(format!("alerts: {}", names.join(", ")));
+        let count = match incident.firing_count() {
+            count if count > names.len() => format!(" ({count} fire)"),
+            _ => String::new(),
+        };
+        message = message.line(format!("alerts: {}{count}", names.join(", ")));
     }
     if !incident.subjects.is_empty() {
         let hosts: Vec<&str> = incident.subjects.iter().map(|host| host.as_str()).collect();

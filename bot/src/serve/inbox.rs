@@ -1,14 +1,12 @@
-//! Alerts that any bot took in, heard by the one that leads.
+//! Alerts that any bot took in, put before the healer of the one that leads.
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    bot::Bot,
-    store::{Parcel, StoreError},
-    web::{Batch, Figures},
+    store::{Store, StoreError},
+    web::{Batch, Figures, Pending},
 };
 
 /// Parcels that are read at once.
@@ -16,14 +14,18 @@ const AT_ONCE: u32 = 64;
 /// How often the inbox is looked at when nothing wakes us.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Hears what is in the inbox, in order, until told to stop. What was heard, but not yet decided on when a bot dies, is known to
-/// the next one from the alerts themselves.
-pub async fn hear(bot: Arc<Bot>, figures: Arc<Figures>, stop: CancellationToken) {
-    let mut woken = bot.store.woken();
+/// Puts what is in the inbox before the healer, in order, until told to stop. What was put there, but not yet decided on when a bot
+/// dies, is known to the next one from the alerts themselves.
+pub async fn hear(
+    store: Store,
+    pending: Arc<Pending>,
+    figures: Arc<Figures>,
+    stop: CancellationToken,
+) {
+    let mut woken = store.woken();
     loop {
-        figures.beat(Timestamp::now());
-        let more = stop.run_until_cancelled(round(&bot, &figures)).await;
-        match more {
+        let more = stop.run_until_cancelled(round(&store, &pending, &figures));
+        match more.await {
             None => return,
             Some(Ok(true)) => continue,
             Some(Ok(false)) => {}
@@ -37,29 +39,23 @@ pub async fn hear(bot: Arc<Bot>, figures: Arc<Figures>, stop: CancellationToken)
     }
 }
 
-/// True: there may be more.
-async fn round(bot: &Bot, figures: &Figures) -> Result<bool, StoreError> {
-    let parcels = bot.store.inbox(AT_ONCE).await?;
+/// True: there may be more, and room for it.
+async fn round(store: &Store, pending: &Pending, figures: &Figures) -> Result<bool, StoreError> {
+    let parcels = store.inbox(AT_ONCE).await?;
     for parcel in &parcels {
-        hear_parcel(bot, figures, parcel).await;
-        bot.store.inbox_heard(parcel.id).await?;
+        let batch: Batch = serde_json::from_value(parcel.body.clone()).unwrap_or_else(|error| {
+            // Its alerts are stored all the same; another version wrote this.
+            tracing::error!(parcel = parcel.id, %error, "a parcel cannot be read");
+            Batch::new()
+        });
+        if !pending.has_room(batch.len()) {
+            return Ok(false);
+        }
+        for (alert, _) in &batch {
+            figures.heard_elsewhere(&alert.source, parcel.at);
+        }
+        pending.put(batch);
+        store.inbox_heard(parcel.id).await?;
     }
     Ok(!parcels.is_empty())
-}
-
-async fn hear_parcel(bot: &Bot, figures: &Figures, parcel: &Parcel) {
-    let batch: Batch = match serde_json::from_value(parcel.body.clone()) {
-        Ok(batch) => batch,
-        Err(error) => {
-            // Its alerts are stored all the same; another version wrote this.
-            return tracing::error!(parcel = parcel.id, %error, "a parcel cannot be read");
-        }
-    };
-    let Some(healer) = bot.ear.get() else { return };
-    for (alert, change) in batch {
-        figures.heard_elsewhere(&alert.source, parcel.at);
-        if let Err(error) = healer.heard(alert, change).await {
-            tracing::error!(%error, "an alert is stored, but was not looked at");
-        }
-    }
 }

@@ -18,7 +18,10 @@ use crate::{
     bot::{Bot, HANDLED_DAYS},
     chat::{self, ChatAdapter, Incoming, Subject, console::Console},
     cli::{self, Outcome},
-    control, heal as healer_shell, leases,
+    config::Secret,
+    control, heal as healer_shell,
+    heartbeat::Heart,
+    leases,
     replicas::{self, Keeper, Lead, Standing},
     web,
     wording::{Message, Severity},
@@ -126,13 +129,10 @@ async fn serve(
         healer,
         news,
     } = assembled.await?;
-    let (batches, changes) = mpsc::channel(web::QUEUE);
-    let web = Arc::new(web::Web {
-        store: bot.store.clone(),
-        tokens: web::Tokens::new(&ground.loaded.webhook_tokens),
-        batches,
-        figures: figures.clone(),
-    });
+    let pending = Arc::new(web::Pending::default());
+    let tokens = web::Tokens::new(&ground.loaded.webhook_tokens);
+    let (web, committing) =
+        web::Web::new(bot.store.clone(), tokens, pending.clone(), figures.clone());
 
     let mut parts = JoinSet::new();
     let teller = tokio::spawn(telling);
@@ -140,6 +140,7 @@ async fn serve(
     let (store, office) = (bot.store.clone(), bot.office.clone());
     let telling_news = healer_shell::tell_all(news, store, office, bot.team_rooms(), prefix);
     let news_teller = tokio::spawn(telling_news);
+    parts.spawn(committing);
     let token = stop.clone();
     parts.spawn(async move { ended("web", web::serve(listener, web, token).await) });
     let (of, dir, token) = (bot.clone(), config.state_dir.clone(), stop.clone());
@@ -156,9 +157,10 @@ async fn serve(
             Duty {
                 adapters: &adapters,
                 console: console.is_some(),
-                changes,
+                pending,
                 figures,
                 healer,
+                switch: ground.loaded.heartbeat.as_ref(),
                 story: story(&standing, before),
             },
             &mut parts,
@@ -193,9 +195,11 @@ async fn serve(
 struct Duty<'a> {
     adapters: &'a [Arc<dyn ChatAdapter>],
     console: bool,
-    changes: mpsc::Receiver<web::Batch>,
+    pending: Arc<web::Pending>,
     figures: Arc<web::Figures>,
     healer: runbooks::healer::Healer,
+    /// The dead man's switch: its silence says that nobody is on duty.
+    switch: Option<&'a (Secret, Duration)>,
     /// How it came to lead, if that is worth a word.
     story: Option<Message>,
 }
@@ -223,13 +227,23 @@ async fn on_duty(
         said.await.map_err(|error| error.to_string())?;
     }
     parts.spawn(tidy(bot.clone(), stop.clone()));
+    if let Some(switch) = duty.switch {
+        let heart = Heart::new(switch, bot.store.clone(), duty.figures.clone())?;
+        parts.spawn(heart.beat(stop.clone()));
+    }
     let (store, office) = (bot.store.clone(), bot.office.clone());
     parts.spawn(leases::watch(store, office, rooms, stop.clone()));
-    let (bot_, token) = (bot.clone(), stop.clone());
-    parts.spawn(hear_alerts(bot_, duty.changes, duty.figures.clone(), token));
     if bot.store.is_shared() {
-        parts.spawn(inbox::hear(bot.clone(), duty.figures, stop.clone()));
+        let (store, pending) = (bot.store.clone(), duty.pending.clone());
+        parts.spawn(inbox::hear(
+            store,
+            pending,
+            duty.figures.clone(),
+            stop.clone(),
+        ));
     }
+    let (bot_, token) = (bot.clone(), stop.clone());
+    parts.spawn(hear_alerts(bot_, duty.pending, duty.figures, token));
     parts.spawn(heal(duty.healer, stop.clone()));
     Ok(listen(bot, duty.adapters, duty.console, parts, stop))
 }
@@ -412,27 +426,33 @@ async fn heal(healer: runbooks::healer::Healer, stop: CancellationToken) {
     }
 }
 
-/// Hands stored alerts to the healer, in order. A queue that is full holds up the webhooks, and so their senders.
+/// Alerts that the healer takes at once: a few milliseconds, so that a person's word to it never waits for a storm.
+const HEARD_AT_ONCE: usize = 500;
+
+/// Hands stored alerts to the healer.
 async fn hear_alerts(
     bot: Arc<Bot>,
-    mut changes: mpsc::Receiver<web::Batch>,
+    pending: Arc<web::Pending>,
     figures: Arc<web::Figures>,
     stop: CancellationToken,
 ) {
+    let Some(healer) = bot.ear.get() else { return };
     loop {
-        figures.beat(Timestamp::now());
         let batch = tokio::select! {
-            () = stop.cancelled() => return,
-            batch = changes.recv() => batch,
-            () = tokio::time::sleep(HEARTBEAT) => continue,
+            () = stop.cancelled() => break,
+            batch = pending.take(HEARD_AT_ONCE) => batch,
+            () = tokio::time::sleep(HEARTBEAT) => web::Batch::new(),
         };
-        let (Some(batch), Some(healer)) = (batch, bot.ear.get()) else {
-            return;
-        };
-        for (alert, change) in batch {
-            if let Err(error) = healer.heard(alert, change).await {
-                tracing::error!(%error, "an alert is stored, but was not looked at");
-            }
+        // Through the same queue as all that it has to do: an answer says that the healer keeps up.
+        if healer.alive().await.is_ok() {
+            figures.beat(Timestamp::now());
+        }
+        if !batch.is_empty()
+            && let Err(error) = healer.heard(batch).await
+        {
+            tracing::error!(%error, "alerts are stored, but were not looked at");
+            break;
         }
     }
+    pending.close();
 }

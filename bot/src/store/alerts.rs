@@ -19,6 +19,15 @@ pub struct AlertKey {
     pub fingerprint: String,
 }
 
+impl AlertKey {
+    pub fn of(alert: &collectors::Alert) -> Self {
+        Self {
+            source: alert.source.0.clone(),
+            fingerprint: alert.fingerprint.clone(),
+        }
+    }
+}
+
 /// `body`: the collector's alert, as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AlertRow {

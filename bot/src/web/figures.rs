@@ -5,14 +5,18 @@ use std::{
     fmt::Write,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
 };
 
 use collectors::SourceName;
 use jiff::Timestamp;
 
+use super::Pending;
 use crate::store::Store;
+
+/// The shortest time between two lines of the log about webhooks that were put off, in seconds.
+const SHED_LOG_SECONDS: i64 = 10;
 
 /// Counters since the start.
 #[derive(Default)]
@@ -21,6 +25,13 @@ pub struct Figures {
     /// When a webhook last came without a token of a configured source.
     unauthorised: Mutex<Option<Timestamp>>,
     truncated: AtomicU64,
+    shed: AtomicU64,
+    /// When that was last said in the log, in seconds since the epoch.
+    shed_logged: AtomicI64,
+    called: AtomicU64,
+    calls_failed: AtomicU64,
+    commits: AtomicU64,
+    committed: AtomicU64,
     sources: Mutex<BTreeMap<SourceName, Source>>,
     /// Set by the healer's loop at every turn: a bot that answers HTTP but decides nothing shows here.
     heartbeat: Mutex<Option<Timestamp>>,
@@ -46,8 +57,44 @@ impl Figures {
             .unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
+    /// When the healer last turned.
+    pub fn last_beat(&self) -> Option<Timestamp> {
+        *self
+            .heartbeat
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The dead man's switch was called.
+    pub fn switch_called(&self, reached: bool) {
+        let count = if reached {
+            &self.called
+        } else {
+            &self.calls_failed
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub fn webhook_refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// There was no room for it. True when that is to be said in the log.
+    pub fn webhook_shed(&self) -> bool {
+        self.shed.fetch_add(1, Ordering::Relaxed);
+        let now = Timestamp::now().as_second();
+        let last = self.shed_logged.load(Ordering::Relaxed);
+        now - last >= SHED_LOG_SECONDS
+            && self
+                .shed_logged
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// So many webhooks shared one commit.
+    pub fn committed(&self, webhooks: usize) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.committed.fetch_add(webhooks as u64, Ordering::Relaxed);
     }
 
     /// It came without a token of a configured source.
@@ -99,7 +146,7 @@ impl Figures {
     }
 
     /// The exposition format, version 0.0.4. Figures that the store does not give are left out, and the scrape says so.
-    pub async fn render(&self, store: &Store, now: Timestamp) -> String {
+    pub async fn render(&self, store: &Store, pending: &Pending, now: Timestamp) -> String {
         let mut text = String::new();
         let readable = store.count_firing().await;
         if store.is_shared() {
@@ -159,11 +206,7 @@ impl Figures {
                 seconds(at),
             );
         }
-        let beat = *self
-            .heartbeat
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = beat {
+        if let Some(at) = self.last_beat() {
             metric(
                 &mut text,
                 "nightshift_heartbeat_timestamp_seconds",
@@ -192,6 +235,48 @@ impl Figures {
             "counter",
             "Alerts that senders left out of webhooks.",
             self.truncated.load(Ordering::Relaxed) as f64,
+        );
+        let counters = [
+            (
+                "nightshift_webhooks_shed_total",
+                "Webhooks that were put off because there was no room; their senders come again.",
+                self.shed.load(Ordering::Relaxed),
+            ),
+            (
+                "nightshift_alerts_merged_total",
+                "Changes of alerts that a newer one replaced before the healer looked.",
+                pending.merged(),
+            ),
+            (
+                "nightshift_heartbeats_total",
+                "Calls that reached the dead man's switch.",
+                self.called.load(Ordering::Relaxed),
+            ),
+            (
+                "nightshift_heartbeats_failed_total",
+                "Calls that did not reach it.",
+                self.calls_failed.load(Ordering::Relaxed),
+            ),
+            (
+                "nightshift_alert_commits_total",
+                "Writes to the disk that made webhooks durable.",
+                self.commits.load(Ordering::Relaxed),
+            ),
+            (
+                "nightshift_alert_commit_webhooks_total",
+                "Webhooks in them.",
+                self.committed.load(Ordering::Relaxed),
+            ),
+        ];
+        for (name, help, value) in counters {
+            metric(&mut text, name, "counter", help, value as f64);
+        }
+        metric(
+            &mut text,
+            "nightshift_alerts_pending",
+            "gauge",
+            "Stored alerts that the healer has not looked at yet.",
+            pending.count() as f64,
         );
         let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         labelled(

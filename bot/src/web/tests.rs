@@ -12,29 +12,26 @@ const WEBHOOK: &str = include_str!("../../../collectors/src/testdata/webhook-wat
 
 struct Served {
     url: String,
-    batches: mpsc::Receiver<Batch>,
+    pending: Arc<Pending>,
     store: Store,
     stop: CancellationToken,
     _dir: tempfile::TempDir,
 }
 
-async fn served(queue: usize) -> Served {
+async fn served() -> Served {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).await.unwrap();
-    let (send, batches) = mpsc::channel(queue);
-    let web = Web {
-        store: store.clone(),
-        tokens: Tokens::new(&[("am".to_owned(), Secret::new("secret"))]),
-        batches: send,
-        figures: Arc::default(),
-    };
+    let pending = Arc::new(Pending::default());
+    let tokens = Tokens::new(&[("am".to_owned(), Secret::new("secret"))]);
+    let (web, committing) = Web::new(store.clone(), tokens, pending.clone(), Arc::default());
+    tokio::spawn(committing);
     let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
-    tokio::spawn(serve(listener, Arc::new(web), stop.clone()));
+    tokio::spawn(serve(listener, web, stop.clone()));
     Served {
         url,
-        batches,
+        pending,
         store,
         stop,
         _dir: dir,
@@ -69,13 +66,13 @@ impl Drop for Served {
 
 #[tokio::test]
 async fn a_webhook_is_stored_before_it_is_answered_and_a_resend_changes_nothing() {
-    let mut served = served(4).await;
+    let served = served().await;
     assert_eq!(served.post("secret", WEBHOOK).await.0, 200);
     assert_eq!(served.store.count_firing().await.unwrap(), 1);
-    let first = served.batches.recv().await.unwrap();
+    let first = served.pending.take(10).await;
     assert_eq!(first[0].1, Change::New);
     assert_eq!(served.post("secret", WEBHOOK).await.0, 200);
-    let second = served.batches.recv().await.unwrap();
+    let second = served.pending.take(10).await;
     assert_eq!(second[0].1, Change::Repeat);
     assert_eq!(served.store.count_firing().await.unwrap(), 1);
     let metrics = served.get("/metrics").await;
@@ -88,7 +85,7 @@ async fn a_webhook_is_stored_before_it_is_answered_and_a_resend_changes_nothing(
 
 #[tokio::test]
 async fn what_is_wrong_is_refused_and_nothing_is_stored() {
-    let served = served(4).await;
+    let served = served().await;
     assert_eq!(served.post("guess", WEBHOOK).await.0, 401);
     let (status, why) = served.post("secret", "{\"version\": \"3\"}").await;
     assert_eq!(status, 400);
@@ -105,17 +102,38 @@ async fn what_is_wrong_is_refused_and_nothing_is_stored() {
 }
 
 #[tokio::test]
-async fn a_full_queue_makes_the_sender_come_again() {
-    let mut served = served(1).await;
-    assert_eq!(served.post("secret", WEBHOOK).await.0, 200);
+async fn without_a_healer_the_sender_comes_again_and_nothing_is_stored() {
+    let served = served().await;
+    served.pending.close();
     assert_eq!(served.post("secret", WEBHOOK).await.0, 503);
-    served.batches.recv().await.unwrap();
-    assert_eq!(served.post("secret", WEBHOOK).await.0, 200);
+    assert_eq!(served.store.count_firing().await.unwrap(), 0);
+    let metrics = served.get("/metrics").await;
+    assert!(
+        metrics.contains("nightshift_webhooks_shed_total 1"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn webhooks_that_come_together_share_commits_and_all_are_stored() {
+    let served = served().await;
+    let body = |n: usize| WEBHOOK.replace("Watchdog", &format!("Many{n}"));
+    let posts = (0..200).map(|n| served.post("secret", body(n)));
+    let answers = futures::future::join_all(posts).await;
+    assert!(answers.iter().all(|(status, _)| *status == 200));
+    assert_eq!(served.store.count_firing().await.unwrap(), 200);
+    let metrics = served.get("/metrics").await;
+    let commits = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("nightshift_alert_commits_total "));
+    let commits: u32 = commits.unwrap().parse().unwrap();
+    assert!(commits < 200, "{commits} commits");
+    assert_eq!(served.pending.count(), 200);
 }
 
 #[tokio::test]
 async fn what_will_be_refused_is_not_read() {
-    let served = served(8).await;
+    let served = served().await;
     for (token, status) in [("secret", "413"), ("wrong", "401")] {
         let address = served.url.trim_start_matches("http://");
         let mut stream = TcpStream::connect(address).await.unwrap();

@@ -1,8 +1,8 @@
 //! Alertmanager's webhook: durable before the answer.
 //!
-//! A place in the healer's queue is taken first, then everything is stored in one transaction, then the sender gets its 2xx. So
-//! whatever was answered is stored and known to the healer; a full queue or a full disk makes the sender come again, and nothing
-//! of its message was taken. After a crash the healer begins with what is stored.
+//! Everything of a message is stored in one transaction, shared with other messages that came meanwhile, and given to the healer;
+//! then the sender gets its 2xx. So whatever was answered is stored and known to the healer; no room or a full disk makes the
+//! sender come again, and nothing of its message was taken. After a crash the healer begins with what is stored.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use collectors::{
-    Alert, Status,
+    Alert, SourceName, Status,
     alertmanager::{BODY_LIMIT_BYTES, parse_webhook},
     fold,
 };
 use futures::StreamExt;
 use jiff::Timestamp;
 
-use super::{Batch, Web};
+use super::{Batch, Web, intake::IntakeError};
 use crate::store::{AlertKey, AlertRow, Folded, Store, StoreError};
 
 /// What a sender is told to wait when the bot has no room, in seconds.
@@ -39,6 +39,18 @@ pub async fn alertmanager(State(web): State<Arc<Web>>, request: Request) -> Resp
         let why = "expected the bearer token of a configured source\n";
         return unread(request, StatusCode::UNAUTHORIZED, why.to_owned()).await;
     };
+    // Before anything of it is read: bodies of many senders at once must not fill the memory.
+    let kib = said_length(request.headers())
+        .unwrap_or(BODY_LIMIT_BYTES)
+        .min(BODY_LIMIT_BYTES)
+        / 1024
+        + 1;
+    let room = u32::try_from(kib)
+        .ok()
+        .and_then(|kib| web.bodies.try_acquire_many(kib).ok());
+    let Some(_room) = room else {
+        return shed(&web, source, "too many bodies at once");
+    };
     let body = match body(request).await {
         Ok(body) => body,
         Err(refusal) => {
@@ -55,25 +67,18 @@ pub async fn alertmanager(State(web): State<Arc<Web>>, request: Request) -> Resp
             return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response();
         }
     };
-    let Ok(place) = web.batches.try_reserve() else {
-        tracing::warn!(%source, "the healer's queue is full; the sender is asked to come again");
-        return busy("the queue is full\n".to_owned());
-    };
-    let count = webhook.alerts.len();
-    let batch = match keep(&web.store, webhook.alerts, now).await {
-        Ok(batch) => batch,
-        Err(error) => {
-            tracing::error!(%source, %error, "alerts could not be stored; the sender is asked to come again");
-            return busy(format!("{error}\n"));
-        }
-    };
-    web.figures
-        .webhook_taken(source, count, webhook.truncated, now);
-    if webhook.truncated > 0 {
-        tracing::warn!(%source, truncated = webhook.truncated, "the sender left alerts out; raise its max_alerts");
+    let (count, truncated) = (webhook.alerts.len(), webhook.truncated);
+    if !web.pending.has_room(count) {
+        return shed(&web, source, "the healer is behind");
     }
-    if !batch.is_empty() {
-        place.send(batch);
+    match web.intake.take(webhook.alerts).await {
+        Ok(()) => {}
+        Err(IntakeError::Store(why)) => return busy(format!("{why}\n")),
+        Err(why) => return shed(&web, source, &why.to_string()),
+    }
+    web.figures.webhook_taken(source, count, truncated, now);
+    if truncated > 0 {
+        tracing::warn!(%source, truncated, "the sender left alerts out; raise its max_alerts");
     }
     (StatusCode::OK, "stored\n").into_response()
 }
@@ -109,6 +114,14 @@ fn said_length(headers: &HeaderMap) -> Option<usize> {
     length.to_str().ok()?.parse().ok()
 }
 
+/// No room now. Counted, and said in the log once in a while: a storm must not fill the log as well.
+fn shed(web: &Web, source: &SourceName, why: &str) -> Response {
+    if web.figures.webhook_shed() {
+        tracing::warn!(%source, why, "a webhook was put off; the sender is asked to come again");
+    }
+    busy(format!("{why}\n"))
+}
+
 fn busy(why: String) -> Response {
     (
         StatusCode::SERVICE_UNAVAILABLE,
@@ -121,11 +134,7 @@ fn busy(why: String) -> Response {
 /// Folds alerts into the store; durable when it returns. Repeats are in the batch too: they say that the source lives. In a
 /// store that bots share the batch is left there for the one that leads, and nothing of it is returned.
 pub async fn keep(store: &Store, alerts: Vec<Alert>, now: Timestamp) -> Result<Batch, StoreError> {
-    let key = |alert: &Alert| AlertKey {
-        source: alert.source.0.clone(),
-        fingerprint: alert.fingerprint.clone(),
-    };
-    let keys: Vec<_> = alerts.iter().map(key).collect();
+    let keys: Vec<_> = alerts.iter().map(AlertKey::of).collect();
     let shared = store.is_shared();
     store
         .fold_alerts(&keys, move |rows| {
@@ -136,7 +145,7 @@ pub async fn keep(store: &Store, alerts: Vec<Alert>, now: Timestamp) -> Result<B
             let mut changed = std::collections::BTreeMap::new();
             let mut batch = Batch::new();
             for alert in alerts {
-                let key = key(&alert);
+                let key = AlertKey::of(&alert);
                 let change = fold(known.get(&key), &alert);
                 if change.replaces() {
                     changed.insert(key.clone(), row(&alert, now));
@@ -156,10 +165,7 @@ pub async fn keep(store: &Store, alerts: Vec<Alert>, now: Timestamp) -> Result<B
 
 fn row(alert: &Alert, now: Timestamp) -> AlertRow {
     AlertRow {
-        key: AlertKey {
-            source: alert.source.0.clone(),
-            fingerprint: alert.fingerprint.clone(),
-        },
+        key: AlertKey::of(alert),
         name: alert.name.clone(),
         firing: alert.status == Status::Firing,
         starts_at: alert.starts_at,

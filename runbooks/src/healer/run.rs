@@ -23,9 +23,9 @@ use super::{
 use crate::{
     decide::{Decision, HealPlan},
     format::RunbookId,
-    incident::{Domain, Event, Incident, IncidentId, Placement, State, place},
+    incident::{Domain, Event, Incident, IncidentId, Placement, State, alert_key, place},
     library::Library,
-    matching::{Matched, match_alert},
+    matching::match_alert,
     storm::{self, Weather},
     topology::Topology,
 };
@@ -35,6 +35,8 @@ use crate::{
 const ORDERS: usize = 4_096;
 /// Looks at the same time: each asks all members of a service.
 const LOOKS: usize = 4;
+/// Starts of alerts that the storm gate counts: more than any limit of it.
+const STARTED_KEPT: usize = 10_000;
 /// The longest pause without looking at the clock.
 const TICK: std::time::Duration = std::time::Duration::from_secs(5);
 /// The shortest pause, so that something that is always due cannot spin.
@@ -42,8 +44,8 @@ const SHORTEST_TICK: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// Something for the loop.
 pub enum Order {
-    /// Every alert that was taken in, repeats included (the Watchdog lives from them).
-    Heard { alert: Box<Alert>, change: Change },
+    /// Alerts that were taken in, repeats included (the Watchdog lives from them).
+    Heard { alerts: Vec<(Alert, Change)> },
     Approve {
         incident: IncidentId,
         digest: String,
@@ -63,6 +65,8 @@ pub enum Order {
     Incidents {
         reply: oneshot::Sender<Vec<Incident>>,
     },
+    /// Does the loop turn?
+    Alive { reply: oneshot::Sender<()> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,12 +107,8 @@ pub struct HealerHandle {
 }
 
 impl HealerHandle {
-    pub async fn heard(&self, alert: Alert, change: Change) -> Result<(), OrderError> {
-        self.send(Order::Heard {
-            alert: Box::new(alert),
-            change,
-        })
-        .await
+    pub async fn heard(&self, alerts: Vec<(Alert, Change)>) -> Result<(), OrderError> {
+        self.send(Order::Heard { alerts }).await
     }
 
     pub async fn approve(
@@ -142,6 +142,11 @@ impl HealerHandle {
     /// Open incidents, oldest first.
     pub async fn incidents(&self) -> Result<Vec<Incident>, OrderError> {
         self.ask(|reply| Order::Incidents { reply }).await
+    }
+
+    /// Answers when the loop has worked through what was sent before.
+    pub async fn alive(&self) -> Result<(), OrderError> {
+        self.ask(|reply| Order::Alive { reply }).await
     }
 
     /// For the observer of jobs: the last step of a repair has started. Never waits.
@@ -268,25 +273,18 @@ impl Healer {
             .await
             .map_err(|error| error.to_string())?;
         // When the Watchdog was first heard says nothing about now; the next one does.
-        for alert in firing
-            .into_iter()
-            .filter(|alert| alert.name != watchdog::ALERT_NAME)
-        {
-            let key = format!("{}/{}", alert.source, alert.fingerprint);
-            if !self
-                .incidents
-                .values()
-                .any(|one| one.alerts.contains_key(&key))
-            {
-                self.heard(alert, Change::New).await;
-            }
-        }
+        let unknown = firing.into_iter().filter(|alert| {
+            let key = alert_key(alert);
+            alert.name != watchdog::ALERT_NAME && !self.incidents.values().any(|one| one.has(&key))
+        });
+        let unknown = unknown.map(|alert| (alert, Change::New)).collect();
+        self.heard(unknown).await;
         Ok(())
     }
 
     async fn order(&mut self, order: Order) {
         match order {
-            Order::Heard { alert, change } => self.heard(*alert, change).await,
+            Order::Heard { alerts } => self.heard(alerts).await,
             Order::Approve {
                 incident,
                 digest,
@@ -328,66 +326,53 @@ impl Healer {
                     .collect();
                 let _ = reply.send(open);
             }
+            Order::Alive { reply } => {
+                let _ = reply.send(());
+            }
         }
     }
 
-    async fn heard(&mut self, alert: Alert, change: Change) {
+    /// Every incident that they change is recorded and told once, however many alerts it got.
+    async fn heard(&mut self, alerts: Vec<(Alert, Change)>) {
+        let touched: BTreeSet<IncidentId> = alerts
+            .into_iter()
+            .filter_map(|(alert, change)| self.place(&alert, change))
+            .collect();
+        for id in touched {
+            let _ = self.change(&id, &Event::AlertsChanged).await;
+        }
+    }
+
+    /// The incident that the alert changes; it is not recorded yet.
+    fn place(&mut self, alert: &Alert, change: Change) -> Option<IncidentId> {
         if alert.name == watchdog::ALERT_NAME {
             if alert.status == Status::Firing && change != Change::Stale {
                 self.ports.vitals.set(|vitals| {
                     vitals.watchdog_seen = vitals.watchdog_seen.max(Some(alert.received_at));
                 });
             }
-            return;
+            return None;
         }
         if matches!(change, Change::New | Change::Refiring) {
             self.started.push_back(self.now());
+            if self.started.len() > STARTED_KEPT {
+                self.started.pop_front();
+            }
         }
         if !change.replaces() {
-            return;
+            return None;
         }
-        let open: Vec<Incident> = self
-            .incidents
-            .values()
-            .filter(|one| one.is_open())
-            .cloned()
-            .collect();
-        let matched = match_alert(&self.library, &self.topology, &alert);
-        let key = format!("{}/{}", alert.source, alert.fingerprint);
-        let id = match place(&open, &matched, &key) {
+        let matched = match_alert(&self.library, &self.topology, alert);
+        let id = match place(&self.incidents, &matched, alert) {
             Placement::Existing(id) => id,
-            Placement::New(_) if alert.status == Status::Resolved => return,
+            Placement::New(_) if alert.status == Status::Resolved => return None,
             Placement::New(domain) => self.open(domain),
         };
         if let Some(incident) = self.incidents.get_mut(&id) {
-            incident.hear(&alert);
-            match matched {
-                Matched::Runbooks {
-                    runbooks, subjects, ..
-                } => {
-                    incident.subjects.extend(subjects);
-                    for runbook in runbooks {
-                        if !incident.runbooks.contains(&runbook) {
-                            incident.runbooks.push(runbook);
-                        }
-                    }
-                    incident.tell_only = None;
-                }
-                Matched::HostDown { host } => {
-                    incident.subjects.insert(host.clone());
-                    incident.tell_only = Some(format!(
-                        "{host} does not answer: a person or its return helps, nothing else is tried"
-                    ));
-                }
-                Matched::TellOnly { why, subjects } => {
-                    incident.subjects.extend(subjects);
-                    if incident.runbooks.is_empty() {
-                        incident.tell_only = Some(why);
-                    }
-                }
-            }
+            incident.hear(alert);
+            incident.learn(matched);
         }
-        let _ = self.change(&id, &Event::AlertsChanged).await;
+        Some(id)
     }
 
     fn open(&mut self, domain: Domain) -> IncidentId {
@@ -401,6 +386,7 @@ impl Healer {
             state: State::Open,
             since: now,
             alerts: BTreeMap::new(),
+            more: BTreeSet::new(),
             subjects: BTreeSet::new(),
             runbooks: Vec::new(),
             steady: BTreeMap::new(),
@@ -474,8 +460,11 @@ impl Healer {
             let Some(incident) = self.incidents.get(&id) else {
                 continue;
             };
-            let mut next = incident.clone();
-            if next.apply(&Event::Tick, now).is_ok() && next.state != incident.state {
+            let next = incident
+                .state
+                .clone()
+                .next(&Event::Tick, incident.is_firing(), now);
+            if next.is_ok_and(|next| next != incident.state) {
                 let _ = self.change(&id, &Event::Tick).await;
             }
         }
@@ -747,7 +736,7 @@ fn worth_telling(before: &Incident, after: &Incident) -> bool {
         (State::Holding { why: old, .. }, State::Holding { why: new, .. }) => old != new,
         (State::Refused { why: old, .. }, State::Refused { why: new, .. }) => old != new,
         (State::Shadow { would: old, .. }, State::Shadow { would: new, .. }) => old != new,
-        (old, new) => old != new || before.alerts.len() != after.alerts.len(),
+        (old, new) => old != new || before.known_alerts() != after.known_alerts(),
     }
 }
 

@@ -437,7 +437,10 @@ impl Stage {
 
     async fn watchdog(&self) {
         let alert = alert("Watchdog", &[("alertname", "Watchdog")], Status::Firing);
-        self.handle.heard(alert, Change::Repeat).await.unwrap();
+        self.handle
+            .heard(vec![(alert, Change::Repeat)])
+            .await
+            .unwrap();
     }
 
     /// The cache on `name` dies and the monitoring notices.
@@ -460,7 +463,7 @@ impl Stage {
                 .retain(|known| known.fingerprint != alert.fingerprint);
             now.alerts.push(alert.clone());
         });
-        self.handle.heard(alert, change).await.unwrap();
+        self.handle.heard(vec![(alert, change)]).await.unwrap();
     }
 
     /// Waits for the only incident to be in a state.
@@ -739,7 +742,7 @@ async fn alerts_that_nothing_is_done_about() {
         &[("alertname", "SomethingElse"), ("instance", "$(reboot)")],
         Status::Firing,
     );
-    stage.handle.heard(odd, Change::New).await.unwrap();
+    stage.handle.heard(vec![(odd, Change::New)]).await.unwrap();
     let told = stage.until("tell_only").await;
     assert!(
         matches!(&told.state, State::TellOnly { why } if why == "no runbook is about SomethingElse")

@@ -16,10 +16,18 @@ use serde::{Deserialize, Serialize};
 pub use correlate::{Placement, place, waits_for};
 pub use state::{Event, IllegalTransition, SETTLED_ALERTS, State};
 
-use crate::{decision::Steady, format::RunbookId};
+use crate::{decision::Steady, format::RunbookId, matching::Matched};
 
-/// Alerts kept with one incident; more of the same domain change nothing of what is decided.
+/// Alerts kept whole with one incident; more of the same domain change nothing of what is decided.
 pub const ALERTS_KEPT: usize = 200;
+/// Firing alerts beyond these of which only the key is kept, so that an incident ends with the last of them. Past this a
+/// sender's next repeat tells of them again.
+pub const MORE_KEPT: usize = 50_000;
+
+/// The key of an alert among all sources.
+pub fn alert_key(alert: &Alert) -> String {
+    format!("{}/{}", alert.source, alert.fingerprint)
+}
 
 /// Sorts by time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -38,7 +46,7 @@ impl fmt::Display for IncidentId {
 pub enum Domain {
     Service(ServiceName),
     Host(HostName),
-    /// An alert that nothing is repaired for, by its source and fingerprint.
+    /// Alerts of one name that nothing is repaired for, by their source and name.
     Alert(String),
 }
 
@@ -74,6 +82,9 @@ pub struct Incident {
     pub since: Timestamp,
     /// `source/fingerprint` → the alert as last heard.
     pub alerts: BTreeMap<String, Alert>,
+    /// Keys of alerts that fire beyond those.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub more: BTreeSet<String>,
     /// Hosts that the alerts named.
     pub subjects: BTreeSet<HostName>,
     /// Runbooks that may be about it, in the order in which they are asked.
@@ -97,9 +108,26 @@ impl Incident {
     }
 
     pub fn is_firing(&self) -> bool {
-        self.alerts
-            .values()
-            .any(|alert| alert.status == Status::Firing)
+        !self.more.is_empty()
+            || self
+                .alerts
+                .values()
+                .any(|alert| alert.status == Status::Firing)
+    }
+
+    /// How many of its alerts fire.
+    pub fn firing_count(&self) -> usize {
+        let firing = |alert: &&Alert| alert.status == Status::Firing;
+        self.more.len() + self.alerts.values().filter(firing).count()
+    }
+
+    pub fn has(&self, alert_key: &str) -> bool {
+        self.alerts.contains_key(alert_key) || self.more.contains(alert_key)
+    }
+
+    /// How many alerts it knows, those that ended included.
+    pub fn known_alerts(&self) -> usize {
+        self.alerts.len() + self.more.len()
     }
 
     /// Names of alerts that fire.
@@ -111,24 +139,63 @@ impl Incident {
         firing.map(|alert| alert.name.as_str()).collect()
     }
 
-    /// Takes in an alert. The oldest resolved ones make room.
+    /// Takes in an alert. The oldest resolved ones make room; of firing ones past [`ALERTS_KEPT`] only the key is kept.
     pub fn hear(&mut self, alert: &Alert) {
-        let key = format!("{}/{}", alert.source, alert.fingerprint);
-        let known = self.alerts.contains_key(&key);
-        if !known && self.alerts.len() >= ALERTS_KEPT {
-            let resolved = self
-                .alerts
-                .iter()
-                .filter(|(_, one)| one.status == Status::Resolved);
-            match resolved
-                .min_by_key(|(_, one)| one.received_at)
-                .map(|(key, _)| key.clone())
-            {
-                Some(oldest) => drop(self.alerts.remove(&oldest)),
-                None => return,
+        let key = alert_key(alert);
+        if let Some(known) = self.alerts.get_mut(&key) {
+            *known = alert.clone();
+            return;
+        }
+        let was_more = self.more.remove(&key);
+        if was_more && alert.status == Status::Resolved {
+            return;
+        }
+        if self.alerts.len() < ALERTS_KEPT || self.forget_oldest_resolved() {
+            self.alerts.insert(key, alert.clone());
+        } else if alert.status == Status::Firing && self.more.len() < MORE_KEPT {
+            self.more.insert(key);
+        }
+    }
+
+    fn forget_oldest_resolved(&mut self) -> bool {
+        let resolved = self
+            .alerts
+            .iter()
+            .filter(|(_, one)| one.status == Status::Resolved);
+        let oldest = resolved.min_by_key(|(_, one)| one.received_at);
+        match oldest.map(|(key, _)| key.clone()) {
+            Some(oldest) => self.alerts.remove(&oldest).is_some(),
+            None => false,
+        }
+    }
+
+    /// What an alert of it says about where the trouble is and what may help.
+    pub fn learn(&mut self, matched: Matched) {
+        match matched {
+            Matched::Runbooks {
+                runbooks, subjects, ..
+            } => {
+                self.subjects.extend(subjects);
+                for runbook in runbooks {
+                    if !self.runbooks.contains(&runbook) {
+                        self.runbooks.push(runbook);
+                    }
+                }
+                self.tell_only = None;
+            }
+            Matched::HostDown { host } => {
+                self.tell_only = Some(format!(
+                    "{host} does not answer: a person or its return helps, nothing else is tried"
+                ));
+                self.subjects.insert(host);
+            }
+            Matched::TellOnly { why, subjects } => {
+                self.subjects.extend(subjects);
+                if self.runbooks.is_empty() {
+                    self.tell_only = Some(why);
+                }
             }
         }
-        self.alerts.insert(key, alert.clone());
     }
 
     /// Moves to the next state.

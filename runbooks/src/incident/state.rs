@@ -153,7 +153,7 @@ impl State {
     }
 
     /// Total. `firing`: does any alert of it fire?
-    pub(super) fn next(
+    pub(crate) fn next(
         self,
         event: &Event,
         firing: bool,

@@ -1,7 +1,7 @@
 # One host's part of deploy.sh, read by bash on the host. Arguments: first host, this host, the one before it (or none), number of hosts.
 set -euo pipefail
 first=$1 me=$2 previous=$3 count=$4
-limit=$((SECONDS + 900))
+limit=$((SECONDS + 300))
 
 # until_true WHAT COMMAND…: again and again until it succeeds.
 until_true() {
@@ -46,6 +46,8 @@ database() {
         systemctl start mariadb
     fi
     [ "$count" = 1 ] || until_true "Synced" status local_state_comment Synced
+    [ "$count" = 1 ] || until_true "all members of MariaDB" status cluster_size "$count"
+    # Only now: a change of the schema while a member still joins can leave that member out for good.
     if [ "$me" = "$first" ]; then
         password=$(sed -n 's/^DATA_SOURCE_NAME="nightshift_exporter:\(.*\)@unix.*/\1/p' /etc/default/prometheus-mysqld-exporter)
         mariadb <<SQL
@@ -54,7 +56,6 @@ GRANT PROCESS, SLAVE MONITOR, SELECT ON *.* TO nightshift_exporter@localhost;
 SQL
     fi
     systemctl restart prometheus-mysqld-exporter
-    [ "$count" = 1 ] || until_true "all members of MariaDB" status cluster_size "$count"
 }
 
 broker() {

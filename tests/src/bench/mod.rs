@@ -3,6 +3,7 @@
 
 mod converge;
 mod first_deploy;
+mod flood;
 mod peers;
 mod report;
 
@@ -38,6 +39,14 @@ pub enum Bench {
         #[command(flatten)]
         options: Options,
     },
+    /// A storm of alerts against a bot on one processor, and what people wait for in it. Needs no hosts.
+    Flood {
+        /// How long each kind of storm lasts.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: u32,
+        #[command(flatten)]
+        options: Options,
+    },
 }
 
 /// What is measured, and where the figures go.
@@ -53,7 +62,12 @@ pub struct Options {
 
 /// Runs a benchmark on a lab of its own beside `lab`, which it brings up and takes down.
 pub fn run(bench: &Bench, lab: &Lab, progress: &Progress) -> anyhow::Result<()> {
-    let (Bench::Converge { rounds, options } | Bench::FirstDeploy { rounds, options }) = bench;
+    type Measure = fn(&Run) -> anyhow::Result<report::Report>;
+    let (rounds, options, measure): (_, _, Measure) = match bench {
+        Bench::Converge { rounds, options } => (rounds, options, converge::run),
+        Bench::FirstDeploy { rounds, options } => (rounds, options, first_deploy::run),
+        Bench::Flood { seconds, options } => return run_flood(*seconds, options, progress),
+    };
     let stop = interruptions()?;
     let phase = progress.phase("build the bot");
     let program = Program::build(!options.dev)?;
@@ -61,31 +75,44 @@ pub fn run(bench: &Bench, lab: &Lab, progress: &Progress) -> anyhow::Result<()> 
     let run = Run {
         rounds: *rounds,
         lab: Lab::named(format!("{}bench", lab.name()).parse()?),
-        build: if options.dev {
-            "development"
-        } else {
-            "release"
-        },
+        build: options.build(),
         program,
         progress: progress.clone(),
         stop,
     };
     // Whatever an earlier run left; and this one, however it ends.
     run.lab.down()?;
-    let result = match bench {
-        Bench::Converge { .. } => converge::run(&run),
-        Bench::FirstDeploy { .. } => first_deploy::run(&run),
-    };
+    let result = measure(&run);
     run.lab.down()?;
     run.go_on()?;
     let mut report = result?;
     report.end();
     println!("{}", report.table());
-    if let Some(file) = &options.json {
-        let text = serde_json::to_string_pretty(&report)?;
-        fs::write(file, text).with_context(|| format!("write {}", file.display()))?;
+    options.keep(&report)
+}
+
+fn run_flood(seconds: u32, options: &Options, progress: &Progress) -> anyhow::Result<()> {
+    let phase = progress.phase("build the bot");
+    let program = Program::build(!options.dev)?;
+    phase.done();
+    let flood = flood::run(&program, options.build(), seconds, progress)?;
+    println!("{}", flood.table());
+    options.keep(&flood)
+}
+
+impl Options {
+    fn build(&self) -> &'static str {
+        if self.dev { "development" } else { "release" }
     }
-    Ok(())
+
+    /// Every figure, for those who asked for a file.
+    fn keep(&self, figures: &impl serde::Serialize) -> anyhow::Result<()> {
+        if let Some(file) = &self.json {
+            let text = serde_json::to_string_pretty(figures)?;
+            fs::write(file, text).with_context(|| format!("write {}", file.display()))?;
+        }
+        Ok(())
+    }
 }
 
 /// What all benchmarks need.

@@ -23,6 +23,8 @@ const LOG_LINES: usize = 15;
 pub struct Bot {
     child: Child,
     log: PathBuf,
+    /// Its control group.
+    group: PathBuf,
 }
 
 impl Bot {
@@ -66,7 +68,8 @@ impl Bot {
             .stderr(out)
             .spawn()
             .context("start the bot")?;
-        Ok(Bot { child, log })
+        let group = installation.control_group()?;
+        Ok(Bot { child, log, group })
     }
 
     /// Ends it as an operator would, and waits for it.
@@ -110,6 +113,21 @@ impl Bot {
     /// All of its log.
     pub fn whole_log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Kills its SSH connections, which are processes of their own beside it. Says how many.
+    pub fn kill_sessions(&self) -> anyhow::Result<usize> {
+        let mut killed = 0;
+        let processes = self.group.join("cgroup.procs");
+        let processes = fs::read_to_string(&processes)
+            .with_context(|| format!("read {}", processes.display()))?;
+        for pid in processes.lines().filter_map(|line| line.parse().ok()) {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let pid = Pid::from_raw(pid).filter(|_| name.trim() == "ssh");
+            // One that has just ended is as good as killed.
+            killed += usize::from(pid.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok()));
+        }
+        Ok(killed)
     }
 
     /// Whether the process still runs.

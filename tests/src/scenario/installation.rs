@@ -81,7 +81,7 @@ impl Installation {
     pub fn contained(&self, words: &[&str]) -> anyhow::Result<Command> {
         let netns = netns::require(self.lab.name())?;
         let cgroups = Cgroups::find()?;
-        let group = format!("{}/bot", self.lab.name());
+        let group = self.group();
         cgroups.create(&group)?;
         let mut command = cgroups.inside(&group, "nsenter");
         command
@@ -93,6 +93,15 @@ impl Installation {
             .arg(self.config())
             .args(words);
         Ok(command)
+    }
+
+    /// Where everything that [`Installation::contained`] starts is.
+    pub fn control_group(&self) -> anyhow::Result<PathBuf> {
+        Ok(Cgroups::find()?.v2(&self.group()))
+    }
+
+    fn group(&self) -> String {
+        format!("{}/bot", self.lab.name())
     }
 
     /// What `nightshift WORDS… --json` answers.

@@ -291,17 +291,13 @@ fn step(number: u32, program: &str) -> Step {
 
 /// One webhook to a bot's own server. Its status.
 pub async fn post_webhook(store: &Store) -> u16 {
-    let (batches, _kept) = tokio::sync::mpsc::channel(4);
-    let web = web::Web {
-        store: store.clone(),
-        tokens: web::Tokens::new(&[("am".to_owned(), Secret::new("secret"))]),
-        batches,
-        figures: Arc::default(),
-    };
+    let tokens = web::Tokens::new(&[("am".to_owned(), Secret::new("secret"))]);
+    let (web, committing) = web::Web::new(store.clone(), tokens, Arc::default(), Arc::default());
+    tokio::spawn(committing);
     let listener = web::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let url = format!("http://{}/v1/alertmanager", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(web::serve(listener, Arc::new(web), stop.clone()));
+    let serving = tokio::spawn(web::serve(listener, web, stop.clone()));
     let request = reqwest::Client::new().post(url).bearer_auth("secret");
     let response = request.body(WEBHOOK).send().await.unwrap();
     stop.cancel();
