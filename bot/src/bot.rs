@@ -7,19 +7,24 @@ use std::{
 
 use deploy_engine::{model::Model, transport::Hosts};
 use jiff::{SignedDuration, Timestamp};
-use runbooks::library::Library;
+use runbooks::{healer::HealSettings, library::Library};
 use serde_json::json;
 
 use crate::{
     answer::Answer,
-    chat::{Incoming, Room, Said, office::Office},
+    audit::Redactor,
+    chat::{
+        Incoming, Room, Said,
+        office::{Office, withheld},
+    },
     command::{self, Vocabulary},
     config::{Config, FilesRead},
     halt::Halt,
     heal,
     jobs::{JobDesk, Projection},
+    pace::{CommandPace, Paced},
     replicas::Lead,
-    rights::{self, Identity, People, Permit, Refusal, Role},
+    rights::{self, Identity, People, Permit, Refusal, Role, Spot},
     store::{AuditEntry, Store},
     wording::{Message, Severity},
 };
@@ -28,6 +33,9 @@ use crate::{
 const STRANGER_EVERY: SignedDuration = SignedDuration::from_mins(10);
 /// Strangers remembered for that; a crowd beyond it is not answered at all.
 const STRANGERS_MAX: usize = 1_000;
+/// Actions of the audit log beside the names of commands.
+const REFUSED: &str = "refused";
+const ANSWERED: &str = "answered";
 /// What was handled is remembered this long; chats re-send for minutes, not days.
 pub const HANDLED_DAYS: i64 = 14;
 
@@ -47,10 +55,13 @@ pub struct Bot {
     /// Is it this bot that acts and speaks?
     pub lead: Lead,
     pub library: Arc<Library>,
+    pub healing: Arc<HealSettings>,
     pub ear: heal::Ear,
     pub senses: Arc<heal::Senses>,
     pub vocabulary: Vocabulary,
     pub strangers: Mutex<HashMap<Identity, Timestamp>>,
+    pub redactor: Redactor,
+    pub pace: CommandPace,
 }
 
 /// Where something was asked.
@@ -78,42 +89,78 @@ impl Asked {
 }
 
 impl Bot {
-    /// Understands, permits, records and does one line.
+    /// Understands, permits, records and does one line, and records what came of it.
     pub async fn handle(&self, who: &Identity, place: Place, line: &str) -> Answer {
+        // First of all: a pasted secret becomes a reference before anything is recorded, kept or repeated.
+        let line = self.redactor.text(line);
+        let answer = self.permitted(who, place, &line).await;
+        self.redactor.value(answer, || Answer::new(withheld()))
+    }
+
+    async fn permitted(&self, who: &Identity, place: Place, line: &str) -> Answer {
         if self.people.role(who).is_none() {
-            self.audit(who, &place, "refused", line).await;
+            self.audit_line(who, &place, REFUSED, line).await;
             return Answer::refused(Refusal::Stranger { who: who.clone() }.to_string());
         }
         let (spec, command) = match command::parse(line, &self.vocabulary) {
             Ok(understood) => understood,
             Err(error) => return Answer::refused(error.to_string()),
         };
-        let permit = match rights::permit(&self.people, who, place.ceiling, spec) {
+        let spot = Spot {
+            ceiling: place.ceiling,
+            name: &place.name,
+        };
+        let permit = match rights::permit(&self.people, who, spot, spec) {
             Ok(permit) => permit,
             Err(refusal) => {
-                self.audit(who, &place, "refused", line).await;
+                self.audit_line(who, &place, REFUSED, line).await;
                 return Answer::refused(refusal.to_string());
             }
         };
+        if let Err(answer) = self.within_reach(&permit, &command).await {
+            self.audit_line(who, &place, REFUSED, line).await;
+            return answer;
+        }
         // A bot that stands by shows what it knows. It can stop everything, too: nobody should have to look for the one that leads.
         if spec.role > Role::Viewer && spec.name != "halt" && !self.lead.leads() {
             let why = self.lead.may_act().err().unwrap_or_default();
             return Answer::refused(format!("{why}: say it to the bot that leads"));
         }
         // What cannot be recorded is not done; looking is always allowed.
-        if !self.audit(who, &place, spec.name, line).await && spec.role > Role::Viewer {
+        let acts = spec.role > Role::Viewer;
+        if !self.audit_line(who, &place, spec.name, line).await && acts {
             return Answer::failed("the audit log cannot be written, so nothing was done");
         }
-        self.answer(&Asked { permit, place }, command).await
+        let asked = Asked { permit, place };
+        let answer = self.answer(&asked, command).await;
+        if acts {
+            let said = json!({
+                "line": line_of(line), "done": answer.ok, "said": answer.message.title, "job": answer.follow,
+            });
+            self.record(who, ANSWERED, &asked.place.name, said).await;
+        }
+        answer
     }
 
-    async fn audit(&self, who: &Identity, place: &Place, action: &str, line: &str) -> bool {
+    async fn audit_line(&self, who: &Identity, place: &Place, action: &str, line: &str) -> bool {
+        let body = json!({ "line": line_of(line) });
+        self.record(who, action, &place.name, body).await
+    }
+
+    /// Writes one entry of the audit log, without any secret that the bot knows. False: it could not be written.
+    pub async fn record(
+        &self,
+        who: &Identity,
+        action: &str,
+        target: &str,
+        body: serde_json::Value,
+    ) -> bool {
         let entry = AuditEntry {
             at: Timestamp::now(),
             who: who.to_string(),
             action: action.to_owned(),
-            target: place.name.clone(),
-            body: json!({ "line": line.chars().take(command::LINE_LIMIT_BYTES).collect::<String>() }),
+            target: target.to_owned(),
+            body: self.redactor.value(body, || serde_json::Value::Null),
         };
         let written = self.store.audit(&entry).await;
         written
@@ -178,11 +225,26 @@ impl Bot {
         }
         let answer = match incoming.said {
             Said::Now => {
+                match self.paced(&incoming.who) {
+                    Paced::Go => {}
+                    Paced::Silent => return None,
+                    Paced::Tell { wait } => {
+                        let seconds = wait.as_secs() + 1;
+                        let why = format!(
+                            "Too fast: I did not run this. Say it again in {seconds} s, or less at once"
+                        );
+                        return self.reply_to(incoming, Answer::refused(why)).await;
+                    }
+                }
                 self.handle(&incoming.who, self.place(&incoming.room), &incoming.text)
                     .await
             }
             Said::WhileAway { others } => missed(others),
         };
+        self.reply_to(incoming, answer).await
+    }
+
+    async fn reply_to(&self, incoming: &Incoming, answer: Answer) -> Option<Answer> {
         let said = self
             .office
             .reply(&incoming.room, &incoming.event, answer.message.clone())
@@ -191,6 +253,18 @@ impl Bot {
             tracing::error!(%error, "an answer could not be queued");
         }
         Some(answer)
+    }
+
+    /// Users of this machine are not held up: whoever has a shell here has other ways to keep it busy, and scripts are theirs.
+    fn paced(&self, who: &Identity) -> Paced {
+        if who.is_of_this_machine() {
+            return Paced::Go;
+        }
+        let paced = self.pace.check(who);
+        if paced != Paced::Go {
+            tracing::warn!(%who, "commands come too fast and are dropped");
+        }
+        paced
     }
 
     /// Did a job succeed? Waits for its end.
@@ -235,6 +309,11 @@ impl Bot {
         strangers.insert(who.clone(), now);
         true
     }
+}
+
+/// A line as it is recorded: pasted texts are cut.
+fn line_of(line: &str) -> String {
+    line.chars().take(command::LINE_LIMIT_BYTES).collect()
 }
 
 fn missed(others: usize) -> Answer {

@@ -2,6 +2,7 @@
 #![recursion_limit = "256"] // matrix-sdk's futures are deep
 
 pub mod answer;
+pub mod audit;
 pub mod bot;
 pub mod chat;
 pub mod cli;
@@ -14,6 +15,7 @@ mod heartbeat;
 pub mod jobs;
 pub mod leases;
 pub mod lock;
+pub mod pace;
 pub mod replicas;
 pub mod rights;
 pub mod serve;

@@ -2,116 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::{
-    io::Write,
-    path::Path,
-    process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
-};
+mod support;
 
-const START: Duration = Duration::from_secs(60);
+use std::{path::Path, process::Command};
 
-struct Home(tempfile::TempDir);
-
-impl Home {
-    fn new(more: &str) -> Self {
-        let home = Self(tempfile::tempdir().unwrap());
-        home.write(
-            "site.yaml",
-            "site: demo\nssh: {port: 1}\nhosts:\n  ctl1: {address: 127.0.0.1, groups: [control]}\n\
-             services:\n  memcached: {on: control}\n",
-        );
-        home.write(
-            "nightshift.yaml",
-            &format!("site: site.yaml\nstate_dir: state\nlisten: 127.0.0.1:0\n{more}"),
-        );
-        home
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.path().join(name), text).unwrap();
-    }
-
-    fn nightshift(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
-        command
-            .arg("--config")
-            .arg(self.path().join("nightshift.yaml"))
-            .args(words);
-        command
-    }
-
-    fn run(&self, words: &[&str]) -> Output {
-        self.nightshift(words)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
-    }
-
-    fn script(&self, lines: &str) -> Output {
-        let mut child = self
-            .nightshift(&["serve", "--console"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(lines.as_bytes())
-            .unwrap();
-        child.wait_with_output().unwrap()
-    }
-
-    fn serve(&self) -> Served<'_> {
-        let child = self
-            .nightshift(&["serve"])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let served = Served { child, home: self };
-        let start = Instant::now();
-        while !self.run(&["whoami"]).status.success() {
-            assert!(start.elapsed() < START, "the bot does not answer");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        served
-    }
-}
-
-struct Served<'h> {
-    child: Child,
-    home: &'h Home,
-}
-
-impl Served<'_> {
-    fn json(&self, words: &[&str]) -> (bool, serde_json::Value) {
-        let mut all = words.to_vec();
-        all.push("--json");
-        let output = self.home.run(&all);
-        let text = String::from_utf8(output.stdout).unwrap();
-        let value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text:?}"));
-        (output.status.success(), value)
-    }
-}
-
-impl Drop for Served<'_> {
-    fn drop(&mut self) {
-        // Ended already is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
+use support::{Home, text};
 
 #[test]
 fn a_script_is_run_line_by_line_and_its_exit_status_tells() {
@@ -258,4 +153,50 @@ fn examples_are_right_and_schemas_are_json() {
         let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert!(schema["properties"].is_object(), "{of}");
     }
+}
+
+#[test]
+fn trust_is_earned_and_every_word_about_it_is_kept() {
+    let home = Home::new("automation: {runbooks: {MEM-1: auto}}\n");
+    let output = home.script(
+        "!trust\n!trust MEM-1 auto I say so\n!trust MEM-1@control shadow too noisy\n!trust MEM-1\n\
+         !drilled MEM-1 0123\n!clear abc a reason\n!replay --since 7d\n",
+    );
+    let said = text(&output.stdout);
+    for part in [
+        "asks: not earned",
+        "MEM-1 has not earned `auto` here: 0 of 3 proven repairs in a row, no passed drill of this version",
+        "MEM-1@control → shadow",
+        "too noisy",
+        "that says nothing about this one",
+        "There is no job abc",
+        "There is nothing on record to replay",
+    ] {
+        assert!(said.contains(part), "expected {part:?} in:\n{said}");
+    }
+    assert!(
+        !output.status.success(),
+        "what was refused makes a script fail"
+    );
+}
+
+/// A runbook of the site with an act of class N: `check` names the file and the line, and the bot does not start with it.
+#[test]
+fn a_runbook_that_does_what_is_never_done_is_not_loaded() {
+    let home = Home::new("runbook_dirs: [ours]\n");
+    std::fs::create_dir_all(home.path().join("ours")).unwrap();
+    let own = include_str!("../../runbooks/library/MEM-1.yaml").replace(
+        "[systemctl, start, memcached.service]",
+        "[rabbitmqctl, force_reset]",
+    );
+    home.write("ours/MEM-1.yaml", &own);
+    let checked = home.run(&["check"]);
+    let said = text(&checked.stderr);
+    assert!(!checked.status.success());
+    assert!(
+        said.contains("ours/MEM-1.yaml:21:") && said.contains("class N"),
+        "{said}"
+    );
+    let served = home.script("!whoami\n");
+    assert!(!served.status.success() && !text(&served.stdout).contains("You are"));
 }

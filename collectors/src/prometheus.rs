@@ -39,10 +39,34 @@ impl TargetHealth {
     }
 }
 
+/// One target as Prometheus scrapes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrapeTarget {
+    pub labels: BTreeMap<String, String>,
+    /// None: not scraped yet.
+    pub up: Option<bool>,
+    pub last_scrape: Timestamp,
+    pub interval: SignedDuration,
+}
+
+impl TargetHealth {
+    pub fn of(targets: &[ScrapeTarget]) -> Self {
+        let count = |up| targets.iter().filter(|target| target.up == up).count() as u32;
+        Self {
+            up: count(Some(true)),
+            down: count(Some(false)),
+            unknown: count(None),
+        }
+    }
+}
+
 /// An alerting rule as Prometheus last evaluated it: the metric path of the evidence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleState {
     pub name: String,
+    /// Its expression: tells which exporters it leans on. Compared with our own table only, never run.
+    #[serde(default)]
+    pub query: String,
     pub firing: bool,
     pub last_evaluation: Timestamp,
     /// Of its group.
@@ -95,8 +119,15 @@ struct Targets {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Target {
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
     health: String,
+    last_scrape: Timestamp,
+    /// Absent before Prometheus 2.29.
+    #[serde(default)]
+    scrape_interval: String,
 }
 
 #[derive(Deserialize)]
@@ -116,6 +147,8 @@ struct Rule {
     #[serde(rename = "type")]
     kind: String,
     name: String,
+    #[serde(default)]
+    query: String,
     #[serde(default)]
     state: String,
     health: String,
@@ -212,16 +245,13 @@ impl PrometheusSource {
     }
 
     pub async fn target_health(&self) -> Result<TargetHealth, SourceError> {
+        Ok(TargetHealth::of(&self.scrape_targets().await?))
+    }
+
+    /// Every target that is to be scraped now.
+    pub async fn scrape_targets(&self) -> Result<Vec<ScrapeTarget>, SourceError> {
         let data: Targets = self.get("api/v1/targets", &[("state", "active")]).await?;
-        let mut health = TargetHealth::default();
-        for target in data.active_targets {
-            match target.health.as_str() {
-                "up" => health.up += 1,
-                "down" => health.down += 1,
-                _ => health.unknown += 1,
-            }
-        }
-        Ok(health)
+        Ok(data.active_targets.into_iter().map(scrape_target).collect())
     }
 
     /// Every alerting rule with its state; a rule whose `error` is set sees nothing.
@@ -282,6 +312,48 @@ fn open<D>(asked: &str, envelope: Result<Envelope<D>, SourceError>) -> Result<D,
     }
 }
 
+/// The usual interval, where Prometheus does not tell it.
+const USUAL_INTERVAL: SignedDuration = SignedDuration::from_mins(1);
+
+fn scrape_target(target: Target) -> ScrapeTarget {
+    let labels = target.labels.into_iter();
+    ScrapeTarget {
+        labels: labels
+            .map(|(name, value)| (name, tame(&value, LABEL_VALUE_LIMIT_BYTES)))
+            .collect(),
+        up: match target.health.as_str() {
+            "up" => Some(true),
+            "down" => Some(false),
+            _ => None,
+        },
+        last_scrape: target.last_scrape,
+        interval: interval(&target.scrape_interval).unwrap_or(USUAL_INTERVAL),
+    }
+}
+
+/// A length of time as Prometheus writes it: `15s`, `1m30s`.
+fn interval(text: &str) -> Option<SignedDuration> {
+    let (mut all, mut rest) = (SignedDuration::ZERO, text);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: i64 = rest[..digits].parse().ok()?;
+        let unit = &rest[digits..];
+        let letters = unit
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(unit.len());
+        all += match &unit[..letters] {
+            "ms" => SignedDuration::from_millis(number),
+            "s" => SignedDuration::from_secs(number),
+            "m" => SignedDuration::from_secs(number.checked_mul(60)?),
+            "h" => SignedDuration::from_secs(number.checked_mul(3_600)?),
+            "d" => SignedDuration::from_secs(number.checked_mul(86_400)?),
+            _ => return None,
+        };
+        rest = &unit[letters..];
+    }
+    (all > SignedDuration::ZERO).then_some(all)
+}
+
 fn rule_state((interval, rule): (SignedDuration, Rule)) -> RuleState {
     let error = (rule.health != "ok").then(|| match rule.last_error.as_str() {
         "" => format!("health is {}", tame(&rule.health, 80)),
@@ -289,6 +361,7 @@ fn rule_state((interval, rule): (SignedDuration, Rule)) -> RuleState {
     });
     RuleState {
         name: rule.name,
+        query: rule.query,
         firing: rule.state == "firing",
         last_evaluation: rule.last_evaluation,
         interval,

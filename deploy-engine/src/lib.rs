@@ -18,10 +18,14 @@ pub mod model;
 #[cfg(feature = "engine")]
 pub mod plan;
 #[cfg(feature = "engine")]
+mod planted;
+#[cfg(feature = "engine")]
 pub mod probe;
 #[cfg(feature = "engine")]
 pub mod runner;
 #[cfg(feature = "engine")]
 pub mod secrets;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 #[cfg(feature = "engine")]
 pub mod transport;

@@ -20,7 +20,7 @@ pub struct Window {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Budget {
-    /// Attempts at one target by one runbook. More is a person's.
+    /// Attempts at one target, by whatever runbook or person. More is a person's.
     pub per_target: Vec<Window>,
     /// Repairs on the whole site, of any runbook. More wait.
     pub per_site: Vec<Window>,
@@ -42,8 +42,11 @@ impl Default for Budget {
     }
 }
 
-/// The longest window that budgets look back on: what of the ledger must be read.
-pub const LEDGER_SPAN: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// The longest window that budgets may have.
+pub const WINDOW_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// What of the ledger is read: budgets need a week of it, but a repair that was not proven locks its domain until somebody
+/// proves or clears it. At ten repairs a day these are 3,650 entries.
+pub const LEDGER_SPAN: SignedDuration = SignedDuration::from_hours(365 * 24);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -68,6 +71,45 @@ pub struct Spent {
     pub by: String,
     pub outcome: Option<RepairOutcome>,
     pub ended_at: Option<Timestamp>,
+    /// Digest of the runbook that it followed.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// A person looked at an outcome that was not proven, and takes it on themselves.
+    #[serde(default)]
+    pub cleared: Option<Cleared>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cleared {
+    pub by: String,
+    pub at: Timestamp,
+    pub why: String,
+}
+
+/// Under this name the ledger keeps what a person redeployed: it is a restart of the same thing, whoever wanted it.
+pub const REDEPLOY: &str = "redeploy";
+
+/// Is it an attempt at the same thing: any runbook in the same failure domain, or the same runbook on the same host?
+pub fn same_thing(one: &Spent, runbook: &RunbookId, targets: &[String]) -> bool {
+    let both = |target: &&String| targets.contains(target);
+    let mut shared = one.targets.iter().filter(both);
+    shared.any(|target| target.starts_with("domain:") || one.runbook == *runbook)
+}
+
+/// The last repair of a failure domain, if it was not proven and nobody has proven or cleared it since. Time does not.
+pub fn unproven<'l>(ledger: &'l [Spent], scope: &str, own_job: Option<&str>) -> Option<&'l Spent> {
+    let ended = ledger.iter().rev().filter(|one| {
+        own_job != Some(one.job.as_str()) && one.targets.iter().any(|target| target == scope)
+    });
+    let mut settled = ended.filter(|one| {
+        matches!(
+            one.outcome,
+            Some(RepairOutcome::Verified | RepairOutcome::Unverified)
+        )
+    });
+    settled
+        .next()
+        .filter(|one| one.outcome == Some(RepairOutcome::Unverified) && one.cleared.is_none())
 }
 
 /// Who asks for a repair that nobody asked for.
@@ -85,32 +127,36 @@ pub fn judge(
     let counts = |one: &&Spent| {
         one.outcome != Some(RepairOutcome::Refused) && own_job != Some(one.job.as_str())
     };
-    let hits = |one: &&Spent| {
-        one.runbook == *runbook && one.targets.iter().any(|target| targets.contains(target))
-    };
     let all: Vec<&Spent> = ledger.iter().filter(counts).collect();
-    let same: Vec<&Spent> = all.iter().copied().filter(|one| hits(one)).collect();
-    if let Some(failed) = same
+    let same: Vec<&Spent> = all
         .iter()
-        .rev()
-        .find(|one| one.outcome == Some(RepairOutcome::Unverified))
+        .copied()
+        .filter(|one| same_thing(one, runbook, targets))
+        .collect();
+    let mut own = same.iter().rev().filter(|one| one.runbook == *runbook);
+    let settled = own.find(|one| {
+        matches!(
+            one.outcome,
+            Some(RepairOutcome::Verified | RepairOutcome::Unverified)
+        )
+    });
+    if let Some(failed) = settled
+        .filter(|one| one.outcome == Some(RepairOutcome::Unverified) && one.cleared.is_none())
     {
-        let passed = same
-            .iter()
-            .any(|one| one.outcome == Some(RepairOutcome::Verified) && one.at > failed.at);
-        if !passed && now.duration_since(failed.at) < SignedDuration::from_hours(24) {
-            return Gate::refuse(format!(
+        return Gate::Refuse {
+            why: format!(
                 "{runbook} did not prove itself here (job {}): no second attempt by itself",
                 failed.job
-            ));
-        }
+            ),
+            evidence: vec![format!("`clear {} REASON` allows one", failed.job)],
+        };
     }
     for window in &budget.per_target {
         let used: Vec<&&Spent> = same.iter().filter(|one| within(one, window, now)).collect();
         if used.len() >= window.count as usize {
             return Gate::Refuse {
                 why: format!(
-                    "{runbook} was tried {} times here within {}, the budget is {}",
+                    "this was repaired {} times here within {}, the budget is {}",
                     used.len(),
                     window.window.0,
                     window.count
@@ -178,6 +224,8 @@ mod tests {
             by: AUTOMATION.into(),
             outcome,
             ended_at: None,
+            version: None,
+            cleared: None,
         }
     }
 
@@ -199,14 +247,14 @@ mod tests {
         assert!(
             judged(&ledger, 29)
                 .why()
-                .contains("tried 1 times here within 30 min")
+                .contains("repaired 1 times here within 30 min")
         );
         assert!(judged(&ledger, 30).passes());
         let twice = [
             spent(0, "MEM-1", "host:h1", done),
             spent(60, "MEM-1", "host:h1", done),
         ];
-        assert!(judged(&twice, 120).why().contains("tried 2 times"));
+        assert!(judged(&twice, 120).why().contains("repaired 2 times"));
         assert!(judged(&twice, 24 * 60).passes());
     }
 
@@ -233,11 +281,42 @@ mod tests {
             Some(RepairOutcome::Unverified),
         )];
         assert!(judged(&ledger, 120).why().contains("did not prove itself"));
+        let months = 90 * 24 * 60;
+        assert!(judged(&ledger, months).why().contains("did not prove"));
+        let cleared = Spent {
+            cleared: Some(Cleared {
+                by: "ann".into(),
+                at: at(60),
+                why: "a bad disk".into(),
+            }),
+            ..ledger[0].clone()
+        };
+        assert!(judged(&[cleared], 120).passes());
         let proved = [
             ledger[0].clone(),
             spent(60, "MEM-1", "host:h1", Some(RepairOutcome::Verified)),
         ];
         assert!(!judged(&proved, 95).why().contains("did not prove itself"));
+    }
+
+    #[test]
+    fn another_runbook_and_a_redeploy_of_the_same_thing_count() {
+        let done = Some(RepairOutcome::Verified);
+        let judged = |ledger: &[Spent]| {
+            judge(
+                &Budget::default(),
+                ledger,
+                &RunbookId("RMQ-2".into()),
+                &["host:h1".into(), "domain:rabbitmq".into()],
+                None,
+                at(20),
+            )
+        };
+        for other in ["RMQ-1", REDEPLOY] {
+            let gate = judged(&[spent(0, other, "domain:rabbitmq", done)]);
+            assert!(gate.why().contains("repaired 1 times here"), "{gate:?}");
+        }
+        assert!(judged(&[spent(0, "MEM-1", "domain:memcached", done)]).passes());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::{
     decision::{self, Act, Roles},
     format::{GuardSpec, MEMBERS, ProofSpec, Runbook, StepSpec, placeholder},
+    never,
     topology::Topology,
 };
 
@@ -192,6 +193,14 @@ impl Compiler<'_> {
         group: &[HostName],
     ) -> Result<Step, String> {
         let timeout = spec.timeout.ok_or("a command without a timeout")?.0;
+        let before = spec
+            .guard
+            .iter()
+            .chain(spec.guards.iter().map(|guard| &guard.condition));
+        self.never(argv, before.map(String::as_str))?;
+        if let Some(undo) = &spec.undo {
+            self.never(undo, std::iter::empty())?;
+        }
         let action = |argv: &[String]| -> Result<Action, String> {
             let command = Command {
                 argv: self.filled(argv)?,
@@ -309,6 +318,18 @@ impl Compiler<'_> {
                 call.service
             )),
             None => Ok(call),
+        }
+    }
+
+    /// The library was checked when it was loaded; this is of the very words that would be run, parameters filled in.
+    fn never<'g>(
+        &self,
+        argv: &[String],
+        guards: impl Iterator<Item = &'g str> + Clone,
+    ) -> Result<(), String> {
+        match never::refusal(&self.filled(argv)?, &self.runbook.decide, guards) {
+            Some(why) => Err(why),
+            None => Ok(()),
         }
     }
 

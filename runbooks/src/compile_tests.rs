@@ -20,6 +20,7 @@ fn topology() -> Topology {
         services: services
             .map(|name| (name.parse().unwrap(), deployed.clone()))
             .into(),
+        ..Topology::default()
     }
 }
 

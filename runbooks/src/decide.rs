@@ -31,6 +31,9 @@ pub struct HealPlan {
     pub steps: Vec<Step>,
     /// Of what is done to whom; an approval is of exactly this.
     pub digest: String,
+    /// Of the runbook as it was then: what its outcome counts for.
+    #[serde(default)]
+    pub version: String,
     pub decided_at: Timestamp,
 }
 
@@ -186,6 +189,7 @@ pub fn plan(
         targets,
         steps: compiled.steps,
         digest: String::new(),
+        version: String::new(),
         decided_at: now,
     };
     plan.digest = digest(&plan);
@@ -216,16 +220,20 @@ pub struct Permission {
     pub mode: Mode,
     /// The site opted in to this guarded runbook.
     pub opted_in: bool,
+    /// Proven repairs and a passed drill of this version stand behind it.
+    pub earned: bool,
 }
 
 impl Permission {
     /// The mode in effect: no trust lifts what its class forbids.
     pub fn mode(self) -> Mode {
-        match self.class {
-            Class::Automatic => self.mode,
-            Class::Guarded if self.opted_in => self.mode,
-            Class::Guarded | Class::Human => self.mode.min(Mode::Ask),
-        }
+        let most = match self.class {
+            Class::Automatic | Class::Guarded if !self.earned => Mode::Ask,
+            Class::Automatic => Mode::Auto,
+            Class::Guarded if self.opted_in => Mode::Auto,
+            Class::Guarded | Class::Human => Mode::Ask,
+        };
+        self.mode.min(most)
     }
 }
 

@@ -143,12 +143,19 @@ fn class_opt_in_and_mode(
     let passing = [Answer {
         id: crate::gate::GateId::G1,
         gate: Gate::pass("ok"),
+        seen: Vec::new(),
     }];
     let permission = Permission {
         class,
         mode,
         opted_in,
+        earned: true,
     };
+    let unearned = Permission {
+        earned: false,
+        ..permission
+    };
+    assert!(unearned.mode() <= Mode::Ask, "auto is earned");
     let decision = conclude(a_plan("h1"), &passing, permission, None);
     assert_eq!(
         serde_json::to_value(&decision).unwrap()["decision"],
@@ -166,6 +173,7 @@ fn class_opt_in_and_mode(
     let refused = [Answer {
         id: crate::gate::GateId::G5,
         gate: Gate::refuse("held"),
+        seen: Vec::new(),
     }];
     assert!(
         matches!(conclude(plan.clone(), &refused, permission, Some(&plan.digest)), Decision::Refuse { why, .. } if why == "G5: held")

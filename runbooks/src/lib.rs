@@ -13,6 +13,8 @@ pub mod healer;
 pub mod incident;
 pub mod library;
 pub mod matching;
+pub mod never;
+pub mod replay;
 pub mod storm;
 pub mod topology;
 pub mod trust;

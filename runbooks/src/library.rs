@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::{
     decision::{self, Entry, Settings},
     format::{MEMBERS, Runbook, RunbookId, StepSpec, normalised, placeholder},
+    never,
 };
 
 /// The runbooks that come with the program.
@@ -33,28 +34,6 @@ const EMBEDDED: [(&str, &str); 9] = [
 
 /// Most steps of one runbook: more is a program, not a recipe.
 const STEPS_MAX: usize = 40;
-
-/// Programs that take a text as a program, or that destroy by pattern. What a person must do has no code path here.
-const FORBIDDEN_PROGRAMS: [&str; 21] = [
-    "sh", "bash", "dash", "zsh", "ksh", "env", "xargs", "eval", "exec", "python", "python3",
-    "perl", "ruby", "awk", "find", "rm", "dd", "mkfs", "shred", "wipefs", "kill",
-];
-
-/// Words of commands that are never automatic (`RECOVERY` §1, class N), nor from here with a button.
-const FORBIDDEN_WORDS: [&str; 12] = [
-    "reset",
-    "force_reset",
-    "force_boot",
-    "forget_cluster_node",
-    "delete_queue",
-    "purge_queue",
-    "--wsrep-new-cluster",
-    "flush_all",
-    "prune",
-    "purge",
-    "lost",
-    "destroy",
-];
 
 /// All runbooks, by id.
 #[derive(Clone, Debug, Default)]
@@ -147,7 +126,7 @@ fn take(
     match loaded {
         Err(found) => errors.extend(found),
         Ok(document) => {
-            errors.extend(check(&document));
+            errors.extend(check_document(&document));
             let id = document.value.runbook.clone();
             if !own.insert(id.clone()) {
                 errors.push(document.error_at(
@@ -161,7 +140,7 @@ fn take(
 }
 
 /// Everything that the schema cannot say. Pure.
-fn check(document: &Document<Runbook>) -> Diagnostics {
+pub(crate) fn check_document(document: &Document<Runbook>) -> Diagnostics {
     let mut checker = Checker {
         document,
         errors: Diagnostics::default(),
@@ -319,7 +298,7 @@ impl Checker<'_> {
                 "expected a limit per target, and at least one repair at once",
             );
         }
-        let span = crate::budget::LEDGER_SPAN.as_secs();
+        let span = crate::budget::WINDOW_MAX.as_secs();
         let windows = budget.per_target.iter().chain(&budget.per_site);
         if windows
             .into_iter()
@@ -408,12 +387,21 @@ impl Checker<'_> {
             self.command(&at, step, argv, entry);
         }
         if let Some(undo) = &step.undo {
-            self.argv(&at, undo, entry);
+            // What takes a step back stands behind no guard.
+            let path = [&at[..], &["undo"]].concat();
+            self.argv(&path, undo, &[], entry);
         }
     }
 
     fn command(&mut self, at: &[&str], step: &StepSpec, argv: &[String], entry: &Entry) {
-        self.argv(at, argv, entry);
+        let guards: Vec<String> = step
+            .guard
+            .iter()
+            .chain(step.guards.iter().map(|guard| &guard.condition))
+            .cloned()
+            .collect();
+        let path = [at, &["run"]].concat();
+        self.argv(&path, argv, &guards, entry);
         if step.effect.is_none() || step.timeout.is_none() || step.title.is_empty() {
             self.error(at, "a command needs a title, an effect and a timeout");
         }
@@ -431,27 +419,18 @@ impl Checker<'_> {
         }
     }
 
-    fn argv(&mut self, at: &[&str], argv: &[String], entry: &Entry) {
+    /// `guards`: the conditions that stand before it. Anything that is never done is refused here, with its place.
+    fn argv(&mut self, at: &[&str], argv: &[String], guards: &[String], entry: &Entry) {
         let Some(program) = argv.first() else {
             return self.error(at, "expected a command; found an empty list");
         };
-        let name = program.rsplit('/').next().unwrap_or_default();
-        if FORBIDDEN_PROGRAMS.contains(&name) || placeholder(program).is_some() {
-            self.error(
-                at,
-                format!(
-                    "{program} is not run by runbooks: no shell, nothing that destroys by pattern"
-                ),
-            );
+        if placeholder(program).is_some() {
+            self.error(at, "expected a program by its name; found a parameter");
         }
-        if let Some(word) = argv
-            .iter()
-            .find(|word| FORBIDDEN_WORDS.contains(&word.as_str()))
-        {
-            self.error(
-                at,
-                format!("{word} is never automatic: it is left to people"),
-            );
+        let runbook = &self.document.value;
+        let guards = guards.iter().map(String::as_str);
+        if let Some(why) = never::refusal(argv, &runbook.decide, guards) {
+            self.error(at, why);
         }
         for name in argv.iter().filter_map(|word| placeholder(word)) {
             if !entry.parameters.contains(&name) {

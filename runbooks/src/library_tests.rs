@@ -73,7 +73,7 @@ fn errors(change: &[(&str, &str)]) -> String {
     }
     match parse_document::<Runbook>("MEM-1.yaml", &text) {
         Err(errors) => errors.to_string(),
-        Ok(document) => check(&document).to_string(),
+        Ok(document) => check_document(&document).to_string(),
     }
 }
 
@@ -87,7 +87,7 @@ fn errors(change: &[(&str, &str)]) -> String {
 #[case(&[("on: down", "on: members")], "never run on \"all members\"")]
 #[case(&[("systemctl, start, memcached.service", "bash, -c, reboot")], "bash is not run by runbooks")]
 #[case(&[("systemctl, start, memcached.service", "/bin/rm, -rf, x")], "/bin/rm is not run by runbooks")]
-#[case(&[("systemctl, start, memcached.service", "rabbitmqctl, force_reset")], "force_reset is never automatic")]
+#[case(&[("systemctl, start, memcached.service", "rabbitmqctl, force_reset")], "resetting RabbitMQ (force-reset) is never done by the bot")]
 #[case(&[("systemctl, start, memcached.service", "systemctl, start, \"{unit}\"")], "there is no parameter of this name")]
 #[case(&[("effect: converge", "effect: once"), ("    unless: memcached.answers\n", "")], "must not happen twice")]
 #[case(&[("  - snapshot: [host.units]\n", "")], "a snapshot as the first step")]

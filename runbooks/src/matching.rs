@@ -192,6 +192,7 @@ mod tests {
                     )
                 })
                 .into(),
+            ..Topology::default()
         };
         match_alert(
             &Library::embedded().unwrap(),

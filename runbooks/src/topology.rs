@@ -1,6 +1,6 @@
 //! The site as runbooks need it: which hosts there are, which services are on them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use deploy_engine::model::{Deployment, HostName, HostSpec, Model, ServiceName};
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,12 @@ pub struct Topology {
     /// Host → the address others reach it under.
     pub hosts: BTreeMap<HostName, String>,
     pub services: BTreeMap<ServiceName, Deployed>,
+    /// Host → the failure domain that it shares with others; a host that is not here shares none that is known.
+    #[serde(default)]
+    pub racks: BTreeMap<HostName, String>,
+    /// Host → the groups it is in: the classes of targets that trust may tell apart.
+    #[serde(default)]
+    pub groups: BTreeMap<HostName, BTreeSet<String>>,
 }
 
 /// A service of the catalogue on this site.
@@ -35,10 +41,17 @@ impl From<&Model> for Topology {
             };
             (name.clone(), deployed)
         };
+        let rack = |(name, spec): (&HostName, &HostSpec)| Some((name.clone(), spec.rack.clone()?));
+        let groups = |(name, spec): (&HostName, &HostSpec)| {
+            let groups = spec.groups.iter().map(ToString::to_string);
+            (name.clone(), groups.collect())
+        };
         Self {
             site: model.site.name.clone(),
             hosts: model.site.hosts.iter().map(host).collect(),
             services: model.services.iter().map(service).collect(),
+            racks: model.site.hosts.iter().filter_map(rack).collect(),
+            groups: model.site.hosts.iter().map(groups).collect(),
         }
     }
 }
@@ -95,7 +108,7 @@ mod tests {
                 ("ctl2".parse().unwrap(), "fd00::12".to_owned()),
             ]
             .into(),
-            services: BTreeMap::new(),
+            ..Topology::default()
         };
         let named = |value: &str| {
             topology

@@ -1,11 +1,12 @@
 //! `plan`, `deploy`, `redeploy`, `remove`: a plan, its digest, and the request to approve it.
 
 use deploy_engine::{
-    job::{JobKind, scopes_conflict},
+    job::{Action, JobKind, scopes_conflict},
     model::ServiceName,
     plan::{Goal, Plan, prepare},
 };
 use jiff::{SignedDuration, Timestamp};
+use runbooks::{budget, format::RunbookId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -14,8 +15,9 @@ use crate::{
     bot::{Asked, Bot},
     chat::Room,
     command::Target,
+    heal,
     jobs::{self, NewJob},
-    store::{Approval, ApprovalState},
+    store::{Approval, ApprovalState, Repair},
     wording::{Message, Severity, Tone},
 };
 
@@ -117,6 +119,13 @@ impl Bot {
             "{prefix}approve {id} runs exactly this plan within {minutes} min; {prefix}deny {id} drops it",
             id = approval.id
         );
+        let message = match self.spent_already(&plan).await? {
+            Some(why) => message.toned(
+                format!("the budget that repairs share with you is spent (G7): {why}"),
+                Tone::Warn,
+            ),
+            None => message,
+        };
         let message = Message {
             severity: Severity::Attention,
             ..message
@@ -192,6 +201,9 @@ impl Bot {
             scope: format!("site:{}", self.model.site.name),
             steps: plan.steps.clone(),
         };
+        if let Goal::Service(service) = &plan.goal {
+            self.charge(&job, service, plan).await?;
+        }
         let id = self
             .jobs
             .start(job, rooms)
@@ -210,6 +222,39 @@ impl Bot {
             follow: Some(id),
             ..Answer::new(message).with(data)
         })
+    }
+
+    /// People and automation share one budget: who redeploys a service has restarted the same thing (gate G7). Charged before the
+    /// job is made, so that a crash in between costs a try and never gives one.
+    async fn charge(&self, job: &NewJob, service: &ServiceName, plan: &Plan) -> Result<(), Answer> {
+        let repair = Repair {
+            job: job.id.to_string(),
+            runbook: budget::REDEPLOY.to_owned(),
+            targets: targets(service, plan),
+            at: Timestamp::now(),
+            by: job.requested_by.clone(),
+            outcome: None,
+            ended_at: None,
+        };
+        Ok(self.store.repair_started(&repair).await?)
+    }
+
+    /// What the shared budget says of another restart of this service; a person may go on all the same.
+    async fn spent_already(&self, plan: &Plan) -> Result<Option<String>, Answer> {
+        let Goal::Service(service) = &plan.goal else {
+            return Ok(None);
+        };
+        let now = Timestamp::now();
+        let ledger = heal::ledger_of(&self.store, now - budget::LEDGER_SPAN).await?;
+        let gate = budget::judge(
+            &budget::Budget::default(),
+            &ledger,
+            &RunbookId(budget::REDEPLOY.to_owned()),
+            &targets(service, plan),
+            None,
+            now,
+        );
+        Ok((!gate.passes()).then(|| gate.why().to_owned()))
     }
 
     /// A deploy and anything else on the same hosts exclude each other; the lease says so too, but later.
@@ -260,6 +305,18 @@ impl Bot {
     }
 }
 
+/// What a redeploy touches, in the words of the ledger.
+fn targets(service: &ServiceName, plan: &Plan) -> Vec<String> {
+    let hosts = plan.steps.iter().filter_map(|step| match &step.action {
+        Action::Host { host, .. } => Some(format!("host:{host}")),
+        _ => None,
+    });
+    let hosts: std::collections::BTreeSet<String> = hosts.collect();
+    std::iter::once(format!("domain:{service}"))
+        .chain(hosts)
+        .collect()
+}
+
 fn goal_of(target: Target) -> Goal {
     match target {
         Target::Site => Goal::Site,
@@ -272,7 +329,7 @@ fn short(digest: &str) -> &str {
 }
 
 /// Short enough to type at night.
-fn new_approval_id() -> String {
+pub(super) fn new_approval_id() -> String {
     let id = uuid::Uuid::new_v4().simple().to_string();
     id.chars().take(6).collect()
 }

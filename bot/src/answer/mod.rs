@@ -1,11 +1,17 @@
 //! What the bot does for each command: one file a family.
 
+#[cfg(test)]
+mod access_tests;
 mod approving;
 mod deploying;
 mod halting;
 mod looking;
+mod overriding;
+mod reach;
 mod repairing;
+mod replaying;
 mod status;
+mod trusting;
 
 use deploy_engine::job::JobId;
 use serde::{Deserialize, Serialize};
@@ -15,7 +21,8 @@ pub use deploying::{About, plan_message};
 
 use crate::{
     bot::{Asked, Bot},
-    command::{self, Command},
+    command::{self, Command, CommandSpec},
+    rights::{Spot, permit},
     wording::{Message, Severity},
 };
 
@@ -102,17 +109,34 @@ impl Bot {
             Command::Ack { id } => settled(self.ack(asked, &id).await),
             Command::Why { id } => settled(self.why(&id).await),
             Command::Run { runbook, hosts } => settled(self.run_runbook(&runbook, &hosts).await),
+            Command::Override { gate, id, reason } => {
+                settled(self.override_gate(asked, gate, &id, reason).await)
+            }
+            Command::Reviews => settled(self.reviews().await),
+            Command::Review { id, note } => settled(self.review(asked, &id, &note).await),
             Command::Runbooks => self.runbooks(),
             Command::Drill => self.drills(),
-            Command::Trust { change } => settled(self.trust(asked, change).await),
+            Command::Trust { about, change } => settled(self.trust(asked, about, change).await),
+            Command::Clear { job, why } => settled(self.clear(asked, &job, why).await),
+            Command::Drilled {
+                runbook,
+                version,
+                place,
+            } => settled(self.drilled(asked, &runbook, version, place).await),
+            Command::Replay { since } => settled(self.replay(since.as_deref()).await),
         }
     }
 
     fn help(&self, asked: &Asked, about: Option<&str>) -> Answer {
         let (role, prefix) = (asked.permit.role(), asked.place.prefix.as_str());
+        let spot = Spot {
+            ceiling: asked.place.ceiling,
+            name: &asked.place.name,
+        };
+        let may = |spec: &CommandSpec| permit(&self.people, asked.permit.who(), spot, spec).is_ok();
         Answer::new(match about.and_then(command::spec_of) {
-            Some(spec) => command::help(spec, role, prefix),
-            None => command::overview(role, prefix),
+            Some(spec) => command::help(spec, role, may(spec), prefix),
+            None => command::overview(role, may, prefix),
         })
     }
 }

@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use runbooks::{
     format::{Class, RunbookId},
+    healer::StepJudgement,
     incident::{Incident, IncidentId},
+    trust::version,
 };
 use serde_json::json;
 
@@ -11,9 +13,9 @@ use super::Answer;
 use crate::{
     bot::{Asked, Bot},
     chat::Subject,
-    command, heal,
-    store::{Approval, Trust, TrustMode},
-    wording::{Cell, Message, Severity, Table, Tone, ago},
+    heal,
+    store::Approval,
+    wording::{Cell, Message, Severity, Table, Tone},
 };
 
 /// Closed incidents are looked through for an id this far back, in days, and so many.
@@ -22,8 +24,6 @@ const CLOSED_MAX: u32 = 500;
 /// `incidents` shows what was opened so long ago and is closed, and so many of them.
 const CLOSED_SHOWN: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 const CLOSED_LISTED: u32 = 20;
-/// Repairs of a runbook that `trust` counts.
-const REPAIRS_COUNTED: u32 = 50;
 
 impl Bot {
     /// Open ones, and what was closed since yesterday: the first thing that a person asks in the morning.
@@ -128,19 +128,41 @@ impl Bot {
                 if !repairs.is_empty() {
                     message = message.table(heal::repairs_table(&repairs, now));
                 }
+                let last = match incident.jobs.last() {
+                    Some(job) => heal::judgement_of(&self.store, job).await?,
+                    None => None,
+                };
+                // What passed before a step is no news; `why JOB` has it all the same.
+                let against = |one: &&StepJudgement| one.gates.iter().any(|one| !one.gate.passes());
+                if let Some(judgement) = last.as_ref().filter(against) {
+                    message = heal::judgement_table(message, judgement, now);
+                }
                 let decisions: Vec<_> = history
                     .iter()
                     .map(|entry| json!({ "at": entry.at, "decision": entry.body["decision"], "gates": entry.body["gates"] }))
                     .collect();
                 Ok(Answer::new(message).with(json!({
                     "incident": incident, "decision": record, "decisions": decisions, "repairs": repairs,
+                    "judgement": last,
                 })))
             }
-            None => self
-                .show_job(id)
-                .await
-                .map_err(|_| Answer::refused(format!("There is no incident and no job {id}"))),
+            None => self.why_job(id).await,
         }
+    }
+
+    /// A job: its steps, and what the gates said before the last step that they were asked about.
+    async fn why_job(&self, word: &str) -> Result<Answer, Answer> {
+        let id = self
+            .find_job(word)
+            .await
+            .map_err(|_| Answer::refused(format!("There is no incident and no job {word}")))?;
+        let mut answer = self.show_job(&id.0).await?;
+        let judgement = heal::judgement_of(&self.store, &id.0).await?;
+        if let Some(judgement) = &judgement {
+            answer.message = heal::judgement_table(answer.message, judgement, Timestamp::now());
+        }
+        let data = json!({ "job": answer.data, "judgement": judgement });
+        Ok(answer.with(data))
     }
 
     /// Looks again at the open incidents that a runbook may be about, now.
@@ -193,10 +215,11 @@ impl Bot {
     }
 
     pub(super) fn drills(&self) -> Answer {
-        let mut table = Table::new(&["runbook", "drill", "must refuse in"]);
+        let mut table = Table::new(&["runbook", "version", "drill", "must refuse in"]);
         for runbook in self.library.iter() {
             table.row([
                 runbook.runbook.to_string().into(),
+                version(runbook).into(),
                 runbook.drill.clone().into(),
                 runbook.counter_drills.join(" ").into(),
             ]);
@@ -204,79 +227,13 @@ impl Bot {
         let data: Vec<_> = self
             .library
             .iter()
-            .map(|one| json!({ "runbook": one.runbook, "drill": one.drill, "counter_drills": one.counter_drills }))
+            .map(|one| json!({ "runbook": one.runbook, "version": version(one), "drill": one.drill, "counter_drills": one.counter_drills }))
             .collect();
         let message = Message::new(Severity::Info, "Drills of the runbooks")
             .table(table)
-            .hint("`nightshift-lab drill NAME` runs one on hosts of a lab, never on this site");
+            .hint("`nightshift-lab drill NAME` runs one on hosts of a lab, never on this site")
+            .hint("drilled RUNBOOK VERSION records that it has passed there: with proven repairs it earns `auto`");
         Answer::new(message).with(data)
-    }
-
-    pub(super) async fn trust(
-        &self,
-        asked: &Asked,
-        change: Option<(String, command::Trust)>,
-    ) -> Result<Answer, Answer> {
-        if let Some((runbook, mode)) = change {
-            let mode = match mode {
-                command::Trust::Shadow => TrustMode::Shadow,
-                command::Trust::Ask => TrustMode::Ask,
-                command::Trust::Auto => TrustMode::Auto,
-            };
-            let trust = Trust {
-                runbook,
-                mode,
-                changed_at: Timestamp::now(),
-                changed_by: asked.who(),
-                body: json!({ "why": "a person said so" }),
-            };
-            self.store.put_trust(&trust).await?;
-        }
-        self.trust_table().await
-    }
-
-    async fn trust_table(&self) -> Result<Answer, Answer> {
-        let now = Timestamp::now();
-        let granted = self.store.trust().await?;
-        let settings = heal::heal_settings(&self.config.automation);
-        let mut table = Table::new(&["runbook", "mode", "from", "repairs", "proven"]);
-        let mut data = Vec::new();
-        for runbook in self.library.iter() {
-            let id = &runbook.runbook;
-            let own = granted.iter().find(|one| one.runbook == id.0);
-            let mode = own.map_or_else(
-                || heal::trust_of(settings.configured_mode(id)),
-                |one| one.mode,
-            );
-            let from = own.map_or("configuration".to_owned(), |one| {
-                format!("{}, {}", one.changed_by, ago(one.changed_at, now))
-            });
-            let repairs = self.store.repairs_of(&id.0, REPAIRS_COUNTED).await?;
-            let proven = repairs
-                .iter()
-                .filter(|one| one.outcome == Some(crate::store::RepairOutcome::Verified))
-                .count();
-            let guarded = runbook.class == Class::Guarded && !settings.opted_in(runbook);
-            let word = match (mode, guarded) {
-                (TrustMode::Auto, true) => Cell::new("auto (asks: not opted in)", Tone::Warn),
-                (TrustMode::Auto, false) => Cell::new("auto", Tone::Good),
-                (TrustMode::Ask, _) => Cell::new("ask", Tone::Warn),
-                (TrustMode::Shadow, _) => Cell::new("shadow", Tone::Dim),
-            };
-            table.row([
-                id.to_string().into(),
-                word,
-                from.into(),
-                repairs.len().to_string().into(),
-                proven.to_string().into(),
-            ]);
-            data.push(
-                json!({ "runbook": id, "mode": mode, "repairs": repairs.len(), "proven": proven }),
-            );
-        }
-        let message =
-            Message::new(Severity::Info, "How far runbooks are trusted here").table(table);
-        Ok(Answer::new(message).with(data))
     }
 
     pub(super) async fn start_repair(
@@ -313,7 +270,7 @@ impl Bot {
             .map_err(|error| Answer::refused(error.to_string()))
     }
 
-    fn healer(&self) -> Result<&runbooks::healer::HealerHandle, Answer> {
+    pub(super) fn healer(&self) -> Result<&runbooks::healer::HealerHandle, Answer> {
         self.ear
             .get()
             .ok_or_else(|| Answer::failed("the healer does not run"))

@@ -51,6 +51,12 @@ impl Bot {
         {
             message = message.toned(format!("{} incidents are open", open.len()), Tone::Warn);
         }
+        if let Ok(waiting) = self.store.overrides_to_review().await
+            && !waiting.is_empty()
+        {
+            let text = format!("{} overrides wait for a review: reviews", waiting.len());
+            message = message.toned(text, Tone::Warn);
+        }
         if let Ok(jobs) = self.store.jobs(true, super::looking::JOBS_SHOWN).await {
             for job in jobs {
                 message = message.line(format!(

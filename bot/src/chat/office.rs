@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ChatAdapter, ChatError, Pace, Post, Room, Subject};
 use crate::{
+    audit::Redactor,
     store::{self, MessageKey, Store, StoreError, Urgency},
     wording::{Block, Message, Severity},
 };
@@ -76,6 +77,7 @@ struct Stored {
 #[derive(Clone)]
 pub struct Office {
     inner: Arc<Inner>,
+    redactor: Redactor,
 }
 
 struct Inner {
@@ -112,7 +114,19 @@ impl Office {
                 pages,
                 waiting: Default::default(),
             }),
+            redactor: Redactor::default(),
         }
+    }
+
+    /// Whatever is said from now on goes through `redactor`: nothing that it knows leaves this bot, whoever said it.
+    #[must_use]
+    pub fn redacting(mut self, redactor: Redactor) -> Self {
+        self.redactor = redactor;
+        self
+    }
+
+    fn clean(&self, message: Message) -> Message {
+        self.redactor.value(message, withheld)
     }
 
     pub fn adapters(&self) -> impl Iterator<Item = &Arc<dyn ChatAdapter>> {
@@ -159,6 +173,7 @@ impl Office {
         subject: &Subject,
         message: &Message,
     ) -> Result<(), StoreError> {
+        let message = &self.clean(message.clone());
         // Nobody may be following: that is no error.
         let _ = self.inner.updates.send(Update::Message {
             subject: subject.clone(),
@@ -183,6 +198,10 @@ impl Office {
         title: &str,
         line: Block,
     ) -> Result<(), StoreError> {
+        let line = self.redactor.value(line, || Block::Line {
+            text: WITHHELD.to_owned(),
+            tone: Default::default(),
+        });
         let _ = self.inner.updates.send(Update::Detail {
             subject: subject.clone(),
             line: line.clone(),
@@ -209,7 +228,7 @@ impl Office {
         message: Message,
     ) -> Result<(), StoreError> {
         let stored = Stored {
-            message,
+            message: self.clean(message),
             thread: None,
             answers: Some(event.to_owned()),
         };
@@ -500,6 +519,13 @@ impl Office {
             message: stored.message,
         })
     }
+}
+
+/// Stands for words that made no sense any more without the secret in them.
+const WITHHELD: &str = "These words held a secret and are withheld";
+
+pub(crate) fn withheld() -> Message {
+    Message::new(Severity::Bad, WITHHELD)
 }
 
 /// The same words get the same key, also after a restart.

@@ -32,6 +32,13 @@ pub enum Action {
         from: StoreKind,
         to: StoreKind,
     },
+    AuditVerify {
+        /// `NUMBER:HASH` that somebody kept.
+        heads: Vec<String>,
+    },
+    AuditExport {
+        since: Option<String>,
+    },
     /// Words of the chat, to the running bot.
     Ask {
         line: String,
@@ -69,7 +76,7 @@ impl StoreKind {
 pub fn grammar() -> Command {
     let own = Command::new("nightshift")
         .about("Looks after a site: deploys it, watches it, heals it, and tells you about it")
-        .after_help("Commands below `schema` are those of the chat; they speak to the running bot.")
+        .after_help("Commands below `audit` are those of the chat; they speak to the running bot.")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -113,10 +120,38 @@ pub fn grammar() -> Command {
                         .arg(store_arg("from", "The store that has everything"))
                         .arg(store_arg("to", "The store that gets it")),
                 ),
-        );
+        )
+        .subcommand(audit());
     TABLE
         .iter()
         .fold(own, |grammar, spec| grammar.subcommand(of_table(spec)))
+}
+
+fn audit() -> Command {
+    Command::new("audit")
+        .about("The audit log, from the store itself")
+        .subcommand_required(true)
+        .subcommand(
+            Command::new("verify")
+                .about("Has anybody changed or removed an entry? Names the first that is wrong")
+                .arg(
+                    Arg::new("head")
+                        .long("head")
+                        .value_name("NUMBER:HASH")
+                        .action(ArgAction::Append)
+                        .help("What an earlier verify or export printed: must still be true"),
+                ),
+        )
+        .subcommand(
+            Command::new("export")
+                .about("Every entry as a line of JSON, and where the log ends")
+                .arg(
+                    Arg::new("since")
+                        .long("since")
+                        .value_name("TIME")
+                        .help("Only from then on: 2026-11-25T18:00:00Z, or 90m, 12h, 30d ago"),
+                ),
+        )
 }
 
 fn flag(name: &'static str, help: &'static str) -> Arg {
@@ -153,6 +188,13 @@ fn of_table(spec: &'static CommandSpec) -> Command {
                 .long("yes")
                 .value_name("DIGEST")
                 .help("Without a running bot: run the plan if its digest begins so"),
+        ),
+        "replay" => command.arg(
+            Arg::new("since")
+                .long("since")
+                .value_name("SINCE")
+                .conflicts_with("SINCE")
+                .help("How far back, for example 30d"),
         ),
         "approve" => command.arg(flag("detach", "Do not wait for the end of the job")),
         _ => command,
@@ -198,6 +240,20 @@ fn action(name: &str, matches: &ArgMatches) -> Action {
                 to: kind("to"),
             }
         }
+        "audit" => match matches.subcommand() {
+            Some(("verify", verify)) => Action::AuditVerify {
+                heads: verify
+                    .get_many::<String>("head")
+                    .into_iter()
+                    .flatten()
+                    .cloned()
+                    .collect(),
+            },
+            Some((_, export)) => Action::AuditExport {
+                since: export.get_one::<String>("since").cloned(),
+            },
+            None => unreachable!("clap requires a subcommand"),
+        },
         "plan" => Action::Plan {
             target: text("TARGET").unwrap_or_else(|| "site".to_owned()),
         },
@@ -224,8 +280,13 @@ fn line(name: &str, matches: &ArgMatches) -> String {
             .flatten()
             .map(String::as_str)
     });
+    let since = (name == "replay")
+        .then(|| matches.get_one::<String>("since"))
+        .flatten()
+        .map(String::as_str);
     std::iter::once(name)
         .chain(words)
+        .chain(since)
         .collect::<Vec<_>>()
         .join(" ")
 }
@@ -260,8 +321,11 @@ mod tests {
     #[case("serve --console", Action::Serve { console: true })]
     #[case("deploy site --yes 12ab", Action::Deploy { target: "site".into(), yes: Some("12ab".into()) })]
     #[case("store migrate --from embedded --to postgres", Action::MigrateStore { from: StoreKind::Embedded, to: StoreKind::Postgres })]
+    #[case("replay --since 30d", Action::Ask { line: "replay 30d".into(), follow: true })]
     #[case("plan", Action::Plan { target: "site".into() })]
     #[case("halt switch works --json", Action::Ask { line: "halt switch works".into(), follow: true })]
+    #[case("audit verify --head 3:ab --head 4:cd", Action::AuditVerify { heads: vec!["3:ab".into(), "4:cd".into()] })]
+    #[case("audit export --since 30d --json", Action::AuditExport { since: Some("30d".into()) })]
     #[case("approve --detach", Action::Ask { line: "approve".into(), follow: false })]
     #[case("run RMQ-2 ctl1 ctl2", Action::Ask { line: "run RMQ-2 ctl1 ctl2".into(), follow: true })]
     fn lines(#[case] line: &str, #[case] expected: Action) {

@@ -40,7 +40,23 @@ pub fn check(path: &Path, json: bool) -> Outcome {
     });
     let automated = clear(&["runbook_dirs", "automation"]);
     if let Some(config) = config.as_ref().filter(|_| automated) {
-        check_runbooks(path, config, &mut errors);
+        let library = check_runbooks(path, config, &mut errors);
+        let named = model.as_ref().filter(|_| clear(&["access", "people"]));
+        if let (Some(library), Some(model)) = (&library, named) {
+            let file = path.display().to_string();
+            let wrong = config::check_access(config, model, library);
+            let wrong = wrong
+                .into_iter()
+                .map(|why| Diagnostic::whole_file(&file, why));
+            errors.0.extend(wrong);
+        }
+    }
+    if let (Some(config), Some(model)) = (config.as_ref().filter(|_| automated), &model) {
+        let file = path.display().to_string();
+        let services = model.services.keys().map(|name| name.as_str()).collect();
+        let wrong = config::check_bot_needs(config, &services).into_iter();
+        let wrong = wrong.map(|why| Diagnostic::whole_file(&file, why));
+        errors.0.extend(wrong);
     }
     let sources = config.as_ref().filter(|_| clear(&["sources"]));
     if let (Some(config), Some(model)) = (sources, &model) {
@@ -67,9 +83,12 @@ pub fn check(path: &Path, json: bool) -> Outcome {
 }
 
 /// Runbooks, and what the configuration says of them.
-fn check_runbooks(path: &Path, config: &Config, errors: &mut Diagnostics) {
+fn check_runbooks(path: &Path, config: &Config, errors: &mut Diagnostics) -> Option<Library> {
     match Library::load(&config.runbook_dirs) {
-        Err(more) => errors.extend(more),
+        Err(more) => {
+            errors.extend(more);
+            None
+        }
         Ok(library) => {
             let file = path.display().to_string();
             let wrong = heal::heal_settings(&config.automation).check(&library);
@@ -77,6 +96,7 @@ fn check_runbooks(path: &Path, config: &Config, errors: &mut Diagnostics) {
                 .into_iter()
                 .map(|why| Diagnostic::whole_file(&file, format!("automation: {why}")));
             errors.0.extend(wrong);
+            Some(library)
         }
     }
 }

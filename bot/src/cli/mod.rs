@@ -2,6 +2,7 @@
 
 mod args;
 mod asking;
+mod auditing;
 mod checking;
 mod standalone;
 mod storing;
@@ -48,6 +49,10 @@ pub async fn run(invocation: Invocation) -> Outcome {
         Action::Schema { of } => checking::schema(of),
         Action::MigrateStore { from, to } => storing::migrate(&invocation, *from, *to).await,
         Action::Check => checking::check(&invocation.config, json),
+        Action::AuditVerify { heads } => auditing::verify(&invocation.config, heads, json).await,
+        Action::AuditExport { since } => {
+            auditing::export(&invocation.config, since.as_deref(), json).await
+        }
         Action::Serve { console } => {
             serve::run(&invocation.config, *console, invocation.json_log).await
         }

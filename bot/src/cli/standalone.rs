@@ -19,9 +19,12 @@ use crate::{
     control::ClientError,
     jobs::Ended,
     replicas::Lead,
-    rights::{self, Role},
+    rights::{self, Role, Spot},
     serve::assemble::{Assembled, assemble, ground},
 };
+
+/// Where what is done without a running bot is asked for, in the audit log.
+const PLACE: &str = "command line";
 
 /// Shows what a deploy would change.
 pub async fn plan(invocation: &Invocation, target: &str) -> Outcome {
@@ -194,7 +197,11 @@ fn agreed(plan: &Plan, yes: Option<&str>) -> bool {
 async fn start(bot: &Bot, plan: &Plan) -> Outcome {
     let spec = crate::command::spec_of("deploy").expect("the table has `deploy`");
     let who = rights::Identity::unix(&crate::control::own_user_name());
-    let permit = match rights::permit(&bot.people, &who, Role::Admin, spec) {
+    let spot = Spot {
+        ceiling: Role::Admin,
+        name: PLACE,
+    };
+    let permit = match rights::permit(&bot.people, &who, spot, spec) {
         Ok(permit) => permit,
         Err(refusal) => return refused(&Answer::refused(refusal.to_string()), false),
     };
@@ -202,8 +209,12 @@ async fn start(bot: &Bot, plan: &Plan) -> Outcome {
         rooms: Vec::new(),
         ceiling: Role::Admin,
         prefix: String::new(),
-        name: "command line".to_owned(),
+        name: PLACE.to_owned(),
     };
+    let body = serde_json::json!({ "goal": plan.goal.title(), "digest": plan.digest });
+    if !bot.record(&who, "approve", PLACE, body).await {
+        return wrong_end("the audit log cannot be written, so nothing was done");
+    }
     match bot.deploy_now(&Asked { permit, place }, plan).await {
         Ok(Answer {
             follow: Some(job), ..

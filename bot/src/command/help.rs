@@ -6,10 +6,10 @@ use crate::{
     wording::{Cell, Message, Severity, Table, Tone},
 };
 
-/// Every command that `role` may use, one line each.
-pub fn overview(role: Role, prefix: &str) -> Message {
+/// Every command that somebody may use here (by role, or because it was granted), one line each.
+pub fn overview(role: Role, may: impl Fn(&CommandSpec) -> bool, prefix: &str) -> Message {
     let mut table = Table::new(&["say", "for"]);
-    for spec in TABLE.iter().filter(|spec| spec.role <= role) {
+    for spec in TABLE.iter().filter(|spec| may(spec)) {
         table.row([
             Cell::from(format!("{prefix}{}", spec.usage())),
             Cell::from(spec.help),
@@ -23,7 +23,7 @@ pub fn overview(role: Role, prefix: &str) -> Message {
 }
 
 /// One command in full.
-pub fn help(spec: &CommandSpec, role: Role, prefix: &str) -> Message {
+pub fn help(spec: &CommandSpec, role: Role, may: bool, prefix: &str) -> Message {
     let message = Message::new(Severity::Info, format!("{prefix}{}", spec.usage()))
         .line(spec.help)
         .line(format!("Example: {prefix}{}", spec.example));
@@ -31,7 +31,7 @@ pub fn help(spec: &CommandSpec, role: Role, prefix: &str) -> Message {
         [] => message,
         aliases => message.line(format!("Also: {}", aliases.join(", "))),
     };
-    if spec.role > role {
+    if !may {
         let text = format!("Needs the role {}; yours here is {role}", spec.role);
         return message.toned(text, Tone::Warn);
     }
@@ -45,12 +45,20 @@ mod tests {
 
     #[test]
     fn help_is_shaped_by_rights() {
-        let viewer = plain(&overview(Role::Viewer, "!"));
+        let by_role = |role| plain(&overview(role, |spec| spec.role <= role, "!"));
+        let viewer = by_role(Role::Viewer);
         assert!(
             viewer.contains("!status") && !viewer.contains("!deploy") && !viewer.contains("!trust")
         );
-        let operator = plain(&overview(Role::Operator, "!"));
+        let operator = by_role(Role::Operator);
         assert!(operator.contains("!deploy") && !operator.contains("!trust"));
-        insta::assert_snapshot!(plain(&help(spec_of("run").unwrap(), Role::Viewer, "!")));
+        let granted = plain(&overview(Role::Viewer, |spec| spec.name == "deploy", "!"));
+        assert!(granted.contains("!deploy") && !granted.contains("!trust"));
+        insta::assert_snapshot!(plain(&help(
+            spec_of("run").unwrap(),
+            Role::Viewer,
+            false,
+            "!"
+        )));
     }
 }

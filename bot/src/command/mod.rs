@@ -5,10 +5,11 @@ mod parse;
 mod table;
 
 use deploy_engine::model::{HostName, ServiceName};
+use runbooks::gate::GateId;
 use serde::{Deserialize, Serialize};
 
 pub use help::{help, overview};
-pub use parse::{LINE_LIMIT_BYTES, ParseError, Vocabulary, parse, suggestion};
+pub use parse::{LINE_LIMIT_BYTES, ParseError, Vocabulary, parse, since, suggestion};
 pub use table::{ArgKind, ArgSpec, CommandSpec, TABLE, spec_of};
 
 /// The whole site, or one service of it.
@@ -78,7 +79,33 @@ pub enum Command {
     Runbooks,
     Services,
     Trust {
-        change: Option<(String, Trust)>,
+        /// A runbook, or `RUNBOOK@GROUP`.
+        about: Option<String>,
+        change: Option<(Trust, String)>,
+    },
+    Clear {
+        job: String,
+        why: String,
+    },
+    Drilled {
+        runbook: String,
+        version: String,
+        place: String,
+    },
+    Replay {
+        /// For example `30d`.
+        since: Option<String>,
+    },
+    /// Break-glass.
+    Override {
+        gate: GateId,
+        id: String,
+        reason: String,
+    },
+    Reviews,
+    Review {
+        id: String,
+        note: String,
     },
     Why {
         id: String,

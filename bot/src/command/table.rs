@@ -17,6 +17,12 @@ pub enum ArgKind {
     Command,
     /// `shadow`, `ask` or `auto`.
     Trust,
+    /// A gate that a person may override.
+    Gate,
+    /// A runbook, or `RUNBOOK@GROUP` for a group of hosts.
+    Trusted,
+    /// A length of time back from now, for example `30d`; `--since` before it is read over.
+    Since,
     /// All words that remain, as one text.
     Text,
 }
@@ -304,11 +310,100 @@ pub static TABLE: &[CommandSpec] = &[
     command!(
         "trust",
         [],
-        [may("RUNBOOK", K::Runbook), may("MODE", K::Trust)],
+        [
+            may("RUNBOOK[@GROUP]", K::Trusted),
+            may("MODE", K::Trust),
+            may("REASON", K::Text)
+        ],
         Admin,
-        "How far runbooks are trusted; with RUNBOOK and MODE: change it",
-        "trust RMQ-2 auto",
-        |w| Command::Trust { change: w.trust() }
+        "How far runbooks are trusted and what they have earned; with RUNBOOK: its history; with MODE: change it",
+        "trust RMQ-2 auto three proven repairs",
+        |w| {
+            let about = w.word();
+            let mode = w.mode();
+            let why = w.word();
+            Command::Trust {
+                about,
+                change: mode
+                    .map(|mode| (mode, why.unwrap_or_else(|| "no reason given".to_owned()))),
+            }
+        }
+    ),
+    command!(
+        "clear",
+        [],
+        [need("JOB", K::Id), need("REASON", K::Text)],
+        Operator,
+        "Take a repair that was not proven on yourself: its runbook may try again, its lock is released",
+        "clear h19c3 the disk was full, is not any more",
+        |w| Command::Clear {
+            job: w.text(),
+            why: w.text()
+        }
+    ),
+    command!(
+        "drilled",
+        [],
+        [
+            need("RUNBOOK", K::Runbook),
+            need("VERSION", K::Id),
+            may("PLACE", K::Text)
+        ],
+        Admin,
+        "Record that the drill of this version of a runbook has passed on hosts of a lab",
+        "drilled RMQ-2 0a1b2c3d4e5f a copy of this site",
+        |w| Command::Drilled {
+            runbook: w.text(),
+            version: w.text(),
+            place: w.word().unwrap_or_default()
+        }
+    ),
+    command!(
+        "replay",
+        [],
+        [may("SINCE", K::Since)],
+        Viewer,
+        "Today's rules and gates over recorded incidents: what would newly act, wait or stop; changes nothing",
+        "replay 30d",
+        |w| Command::Replay { since: w.word() }
+    ),
+    command!(
+        "override",
+        ["break-glass"],
+        [
+            need("GATE", K::Gate),
+            need("INCIDENT", K::Id),
+            need("REASON", K::Text)
+        ],
+        Admin,
+        "Break-glass: let one repair of an incident pass one gate, once, soon; pages everybody and has to be reviewed",
+        "override G7 7f3a the disk was replaced by hand",
+        |w| Command::Override {
+            gate: w.gate(),
+            id: w.text(),
+            reason: w.text()
+        }
+    ),
+    command!(
+        "reviews",
+        [],
+        [],
+        Viewer,
+        "Overrides that wait for a review",
+        "reviews",
+        |_| Command::Reviews
+    ),
+    command!(
+        "review",
+        [],
+        [need("ID", K::Id), need("NOTE", K::Text)],
+        Operator,
+        "Close the review of an override with what you found; whoever made it cannot",
+        "review 3f9c21 the budget was too small for a rolling upgrade",
+        |w| Command::Review {
+            id: w.text(),
+            note: w.text()
+        }
     ),
     command!(
         "drill",

@@ -6,7 +6,11 @@ use std::{
     time::Duration,
 };
 
-use deploy_engine::model::{Diagnostic, Diagnostics, Document, Partly, load_document, load_partly};
+use deploy_engine::{
+    model::{Diagnostic, Diagnostics, Document, Model, Partly, load_document, load_partly},
+    wire::STEP_SECRET,
+};
+use runbooks::library::Library;
 
 use super::{Config, PostgresConfig, Secret, SecretSource, StoreConfig, TokenSource};
 use crate::store::PostgresStore;
@@ -19,11 +23,24 @@ pub struct Loaded {
     pub webhook_tokens: Vec<(String, Secret)>,
     /// Name of the source → the site's secret that is its webhook token.
     pub site_tokens: Vec<(String, String)>,
+    /// Name of the source → the key of its signatures.
+    pub signing_keys: Vec<(String, SigningKey)>,
+    /// Name of the source → the site's secret that is the key of its signatures, and their window in seconds.
+    pub site_keys: Vec<(String, String, u32)>,
     pub matrix_password: Option<Secret>,
     /// The store that bots share; none: the embedded one.
     pub shared_store: Option<PostgresStore>,
+    /// The private key of its own certificate, PEM.
+    pub tls_key: Option<Secret>,
     /// The address of the dead man's switch, and how often it is called.
     pub heartbeat: Option<(Secret, Duration)>,
+}
+
+/// What a source's webhooks are signed with.
+#[derive(Clone, Debug)]
+pub struct SigningKey {
+    pub secret: Secret,
+    pub window_seconds: u32,
 }
 
 /// Reads `path` without its secrets: for those who may not read them. Relative paths in it become relative to its directory.
@@ -75,45 +92,74 @@ fn read_secrets(document: &Document<Config>, base: &Path, errors: &mut Diagnosti
     let mut config = document.value.clone();
     resolve_paths(&mut config, base);
     check_names(document, errors);
-    let (mut webhook_tokens, mut site_tokens) = (Vec::new(), Vec::new());
-    for (index, source) in config.sources.alertmanager.iter().enumerate() {
-        let secret = match &source.token {
-            TokenSource::Site(secret) => {
-                site_tokens.push((source.name.clone(), secret.clone()));
-                continue;
-            }
-            TokenSource::File(path) => SecretSource::File(path.clone()),
-            TokenSource::Credential(name) => SecretSource::Credential(name.clone()),
-        };
-        let at = ["sources", "alertmanager", &index.to_string(), "token"];
-        match secret.read(base) {
-            Ok(token) => webhook_tokens.push((source.name.clone(), token)),
-            Err(why) => errors.push(document.error_at(&at, why)),
+    let mut loaded = Loaded {
+        webhook_tokens: Vec::new(),
+        site_tokens: Vec::new(),
+        signing_keys: Vec::new(),
+        site_keys: Vec::new(),
+        matrix_password: None,
+        shared_store: None,
+        tls_key: None,
+        heartbeat: None,
+        config,
+    };
+    let mut read = |secret: &SecretSource, at: &[&str]| {
+        let read = secret.read(base);
+        read.map_err(|why| errors.push(document.error_at(at, why)))
+            .ok()
+    };
+    for (index, source) in loaded.config.sources.alertmanager.iter().enumerate() {
+        let index = index.to_string();
+        let name = || source.name.clone();
+        match &source.signature {
+            None => match own(&source.token) {
+                Err(site) => loaded.site_tokens.push((name(), site)),
+                Ok(secret) => {
+                    let token = read(&secret, &["sources", "alertmanager", &index, "token"]);
+                    loaded
+                        .webhook_tokens
+                        .extend(token.map(|token| (name(), token)));
+                }
+            },
+            Some(signature) => match own(&signature.secret) {
+                Err(site) => {
+                    let window = signature.window_seconds;
+                    loaded.site_keys.push((name(), site, window));
+                }
+                Ok(secret) => {
+                    let at = ["sources", "alertmanager", &index, "signature", "secret"];
+                    let key = read(&secret, &at).map(|secret| SigningKey {
+                        secret,
+                        window_seconds: signature.window_seconds,
+                    });
+                    loaded.signing_keys.extend(key.map(|key| (name(), key)));
+                }
+            },
         }
     }
-    let matrix_password = config.chat.matrix.as_ref().and_then(|matrix| {
-        let at = ["chat", "matrix", "password"];
-        let read = matrix.password.read(base);
-        read.map_err(|why| errors.push(document.error_at(&at, why)))
-            .ok()
+    let matrix = loaded.config.chat.matrix.as_ref();
+    loaded.matrix_password =
+        matrix.and_then(|matrix| read(&matrix.password, &["chat", "matrix", "password"]));
+    let tls = loaded.config.tls.as_ref();
+    loaded.tls_key = tls.and_then(|tls| read(&tls.key, &["tls", "key"]));
+    let heartbeat = loaded.config.heartbeat.as_ref();
+    loaded.heartbeat = heartbeat.and_then(|heartbeat| {
+        let every = Duration::from_secs(u64::from(heartbeat.every_seconds));
+        Some((read(&heartbeat.url, &["heartbeat", "url"])?, every))
     });
-    let shared_store = match &config.store {
+    loaded.shared_store = match &loaded.config.store {
         StoreConfig::Embedded => None,
         StoreConfig::Postgres(postgres) => shared_store(document, postgres, base, errors),
     };
-    let heartbeat = config.heartbeat.as_ref().and_then(|heartbeat| {
-        let read = heartbeat.url.read(base);
-        let url = read.map_err(|why| errors.push(document.error_at(&["heartbeat", "url"], why)));
-        let every = Duration::from_secs(u64::from(heartbeat.every_seconds));
-        Some((url.ok()?, every))
-    });
-    Loaded {
-        config,
-        shared_store,
-        webhook_tokens,
-        site_tokens,
-        matrix_password,
-        heartbeat,
+    loaded
+}
+
+/// Where a secret of its own is; `Err`: the name of one of the site.
+fn own(source: &TokenSource) -> Result<SecretSource, String> {
+    match source {
+        TokenSource::File(path) => Ok(SecretSource::File(path.clone())),
+        TokenSource::Credential(name) => Ok(SecretSource::Credential(name.clone())),
+        TokenSource::Site(secret) => Err(secret.clone()),
     }
 }
 
@@ -165,13 +211,20 @@ fn check_names(document: &Document<Config>, errors: &mut Diagnostics) {
 
 /// What is wrong with webhook tokens that are secrets of the site.
 pub fn check_site_tokens(config: &Config, known: &BTreeSet<String>) -> Vec<String> {
-    let wrong = |source: &super::AlertmanagerSource| match &source.token {
-        TokenSource::Site(secret) if !known.contains(secret) => Some(format!(
-            "sources: alertmanager `{}`: token: expected a secret of the site's services, found `{secret}`; \
-             is the service deployed here? Otherwise name a `file` or a `credential`",
-            source.name
-        )),
-        _ => None,
+    let is_known = |secret: &str| known.contains(secret) && secret != STEP_SECRET;
+    let wrong = |source: &super::AlertmanagerSource| {
+        let (at, secret) = match &source.signature {
+            Some(signature) => ("signature: secret", &signature.secret),
+            None => ("token", &source.token),
+        };
+        match secret {
+            TokenSource::Site(secret) if !is_known(secret) => Some(format!(
+                "sources: alertmanager `{}`: {at}: expected a secret of the site's services, found `{secret}`; \
+                 is the service deployed here? Otherwise name a `file` or a `credential`",
+                source.name
+            )),
+            _ => None,
+        }
     };
     config
         .sources
@@ -181,12 +234,40 @@ pub fn check_site_tokens(config: &Config, known: &BTreeSet<String>) -> Vec<Strin
         .collect()
 }
 
+/// What is wrong with the names in `access`.
+pub fn check_access(config: &Config, model: &Model, library: &Library) -> Vec<String> {
+    let services = model.services.keys().cloned().collect();
+    let groups = model
+        .site
+        .hosts
+        .values()
+        .flat_map(|host| host.groups.iter().map(ToString::to_string));
+    let runbooks = library.iter().map(|runbook| runbook.runbook.to_string());
+    let (groups, runbooks) = (groups.collect(), runbooks.collect());
+    config
+        .access
+        .check(&config.people, &services, &groups, &runbooks)
+}
+
+/// Services that the bot is said to need and that this site does not have: most likely another name is meant.
+pub fn check_bot_needs(config: &Config, services: &BTreeSet<&str>) -> Vec<String> {
+    let named = config.automation.bot_needs.iter();
+    let strange = named.filter(|name| !services.contains(name.as_str()));
+    strange
+        .map(|name| format!("automation: bot_needs: {name} is not deployed on this site"))
+        .collect()
+}
+
 fn resolve_paths(config: &mut Config, base: &Path) {
     let resolve = |path: &mut PathBuf| *path = base.join(&path);
     resolve(&mut config.site);
     resolve(&mut config.state_dir);
     config.service_dirs.iter_mut().for_each(resolve);
     config.runbook_dirs.iter_mut().for_each(resolve);
+    if let Some(tls) = &mut config.tls {
+        resolve(&mut tls.certificate);
+        tls.client_ca.as_mut().map(resolve);
+    }
 }
 
 #[cfg(test)]

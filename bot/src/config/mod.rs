@@ -6,16 +6,20 @@ mod secret;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
+use deploy_engine::model::ServiceName;
 use runbooks::storm::StormLimits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     command::Trust,
-    rights::{Identity, Role},
+    rights::{Access, Identity, Role},
 };
 pub use files::FilesRead;
-pub use load::{Examined, Loaded, check_site_tokens, examine, load, read};
+pub use load::{
+    Examined, Loaded, SigningKey, check_access, check_bot_needs, check_site_tokens, examine, load,
+    read,
+};
 pub use secret::{Secret, SecretSource, TokenSource};
 
 /// The configuration of one bot. Paths are relative to the file.
@@ -37,9 +41,12 @@ pub struct Config {
     /// Folders of own runbooks beside the built-in ones.
     #[serde(default)]
     pub runbook_dirs: Vec<PathBuf>,
-    /// Where webhooks, health and metrics are served. Behind a TLS proxy unless it is loopback.
+    /// Where webhooks, health and metrics are served. With `tls` unless it is loopback or a TLS proxy is before it.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
+    /// Serve HTTPS there instead of HTTP.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
     #[serde(default)]
     pub sources: Sources,
     #[serde(default)]
@@ -48,6 +55,9 @@ pub struct Config {
     #[serde(default)]
     #[schemars(extend("propertyNames" = {"description": "an identity like `matrix:@ann:example.org` or `unix:ann`"}))]
     pub people: BTreeMap<Identity, Role>,
+    /// What roles alone do not say: single commands for people, and who has to approve what.
+    #[serde(default)]
+    pub access: Access,
     #[serde(default)]
     pub automation: Automation,
     #[serde(default)]
@@ -126,6 +136,39 @@ pub struct AlertmanagerSource {
     /// The bearer token that its webhooks carry; by default that of the Alertmanager which this site deploys.
     #[serde(default)]
     pub token: TokenSource,
+    /// Its webhooks are signed instead of carrying a token: the secret never travels.
+    #[serde(default)]
+    pub signature: Option<SignatureConfig>,
+}
+
+/// How webhooks are signed: `X-Nightshift-Source: NAME`, `X-Nightshift-Timestamp: SECONDS` and `X-Nightshift-Signature: v1=HEX`, the
+/// HMAC-SHA256 of `v1:SECONDS:BODY` with the secret.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignatureConfig {
+    pub secret: TokenSource,
+    /// How far the timestamp may be from the bot's clock, in seconds, either way.
+    #[serde(default = "default_window")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub window_seconds: u32,
+}
+
+fn default_window() -> u32 {
+    300
+}
+
+/// A certificate of its own, and perhaps of those who send webhooks.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// PEM: the certificate, then those between it and its authority.
+    pub certificate: PathBuf,
+    /// PEM: the private key.
+    pub key: SecretSource,
+    /// PEM: authorities of senders. With it, webhooks need a client certificate that one of these signed, beside their token or
+    /// signature; health and metrics do not.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -233,6 +276,13 @@ pub struct Automation {
     /// From when on nothing is repaired, because too much broke at once.
     #[serde(default)]
     pub storm: StormLimits,
+    /// Services of the site that the bot itself needs, for its store, its secrets or its chat: it never repairs those. Those
+    /// behind whose virtual address the homeserver is are known without this.
+    #[serde(default)]
+    pub bot_needs: Vec<ServiceName>,
+    /// Does `auto` count without proven repairs and a passed drill of the same version? For labs only.
+    #[serde(default)]
+    pub unearned: bool,
 }
 
 impl Default for Automation {
@@ -243,6 +293,8 @@ impl Default for Automation {
             opt_in: Vec::new(),
             settings: BTreeMap::new(),
             storm: StormLimits::default(),
+            bot_needs: Vec::new(),
+            unearned: false,
         }
     }
 }
@@ -258,9 +310,13 @@ pub struct Limits {
     #[serde(default = "default_approval_minutes")]
     #[schemars(range(min = 1, max = 1440))]
     pub approval_minutes: u32,
-    /// Must somebody else than the requester approve?
+    /// Must somebody else than the requester approve? `access.approvals` says it by service, runbook or action.
     #[serde(default)]
     pub two_people: bool,
+    /// Webhooks a second that one source may send, sustained; twice as many at once. More are asked to come again.
+    #[serde(default = "default_webhooks")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub webhooks_per_second: u32,
 }
 
 impl Default for Limits {
@@ -268,8 +324,14 @@ impl Default for Limits {
         Self {
             approval_minutes: default_approval_minutes(),
             two_people: false,
+            webhooks_per_second: default_webhooks(),
         }
     }
+}
+
+/// A storm of 20,000 alerts in groups of ten passes in a second; a sender that loops does not take the whole bot.
+fn default_webhooks() -> u32 {
+    2_000
 }
 
 fn default_approval_minutes() -> u32 {

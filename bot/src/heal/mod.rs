@@ -1,10 +1,15 @@
 //! The healer in the bot: its records in the store, its news in the chat, its jobs on the job desk.
 
+mod earned;
 mod news;
+mod notes;
 mod observer;
+mod past;
 mod records;
+mod replaying;
 mod senses;
 mod settings;
+mod why;
 mod wording;
 
 use std::sync::{Arc, OnceLock};
@@ -17,14 +22,17 @@ use deploy_engine::{
 use jiff::Timestamp;
 use runbooks::healer::{HealerHandle, Jobs};
 
+pub use earned::{Standing, TrustKey, grant, granted, trust_table};
 pub use news::{ACKS, News, tell_all};
+pub use notes::{clear, drilled_of, ledger_of, record_drill};
 pub use observer::HealObserver;
-pub use records::{BotRecords, decision_of, history_of, incident_of};
+pub use past::pasts;
+pub use records::{BotRecords, decision_of, history_of, incident_of, judgement_of};
+pub use replaying::replay_message;
 pub use senses::{Senses, metrics, silences};
-pub use settings::{heal_settings, trust_of};
-pub use wording::{
-    decision_message, history_table, incident_message, incidents_table, repairs_table,
-};
+pub use settings::{configured, heal_settings, heal_settings_on};
+pub use why::{decision_message, gates_table, judgement_table};
+pub use wording::{history_table, incident_message, incidents_table, repairs_table};
 
 use crate::{
     chat::Room,

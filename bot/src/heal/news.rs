@@ -109,6 +109,11 @@ async fn incident_news(
     if page && acked.is_none() {
         message.severity = message.severity.max(Severity::Attention);
     }
+    if let State::Unproven { job, .. } = &incident.state {
+        message = message.hint(format!(
+            "{prefix}clear {job} REASON takes it on you: its runbook may try again"
+        ));
+    }
     if let Some(id) = approval {
         message = message.hint(format!(
             "{prefix}approve {id} runs exactly this; {prefix}deny {id} drops it"

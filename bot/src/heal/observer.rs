@@ -1,4 +1,4 @@
-//! Tells the healer when a repair's proof begins, and everybody else everything.
+//! Tells the healer when a repair's proof begins and when any job ends, and everybody else everything.
 
 use std::sync::Arc;
 
@@ -23,6 +23,9 @@ impl JobObserver for HealObserver {
             && let Some(healer) = self.ear.get()
         {
             healer.proof_started(incident, job);
+        }
+        if let (JobEvent::Finished { .. }, Some(healer)) = (event, self.ear.get()) {
+            healer.job_finished(job);
         }
         self.then.event(job, state, event);
     }

@@ -6,22 +6,24 @@ use jiff::Timestamp;
 use runbooks::{
     budget::{RepairOutcome, Spent},
     format::RunbookId,
-    gate::Halt,
-    healer::{DecisionRecord, RecordError, Records},
+    gate::{Halt, OVERRIDABLE, Overridden},
+    healer::{DecisionRecord, RecordError, Records, StepJudgement},
     incident::{Domain, Incident, IncidentId},
-    trust::Mode,
+    trust::{Drilled, Grant, Mode},
 };
 use serde_json::json;
 
-use super::settings::{mode_of, trust_of};
+use super::{earned, notes};
 use crate::{
     halt,
-    store::{self, AuditEntry, IncidentRow, Repair, Store, StoreError, Trust},
+    store::{self, AuditEntry, IncidentRow, Repair, Store, StoreError},
     web,
 };
 
 /// The space of the store with the last decision about each incident.
 const DECISIONS: &str = "decision";
+/// The space of the store with what the gates last said to a job, before a step of it.
+const JUDGEMENTS: &str = "judgement";
 /// Alerts that are looked at after a restart; more at once is a storm, in which nothing is done.
 const ALERTS_MAX: u32 = 20_000;
 /// The action of a decision in the audit log.
@@ -46,6 +48,12 @@ pub async fn decision_of(
     incident: &str,
 ) -> Result<Option<DecisionRecord>, StoreError> {
     let text = store.get(DECISIONS, incident).await?;
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+}
+
+/// What the gates last said to a repair before one of its steps.
+pub async fn judgement_of(store: &Store, job: &str) -> Result<Option<StepJudgement>, StoreError> {
+    let text = store.get(JUDGEMENTS, job).await?;
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
 }
 
@@ -137,8 +145,7 @@ impl Records for BotRecords {
     }
 
     async fn ledger(&self, since: Timestamp) -> Result<Vec<Spent>, RecordError> {
-        let repairs = self.store.repairs_since(since).await.map_err(failed)?;
-        Ok(repairs.into_iter().map(spent).collect())
+        notes::ledger_of(&self.store, since).await.map_err(failed)
     }
 
     async fn charge(&self, spent: &Spent) -> Result<(), RecordError> {
@@ -151,6 +158,12 @@ impl Records for BotRecords {
             outcome: None,
             ended_at: None,
         };
+        // First, so that no repair is ever on record without the version that it followed.
+        if let Some(version) = &spent.version {
+            notes::note_version(&self.store, &spent.job, version)
+                .await
+                .map_err(failed)?;
+        }
         self.store.repair_started(&repair).await.map_err(failed)
     }
 
@@ -172,12 +185,27 @@ impl Records for BotRecords {
             .map_err(failed)
     }
 
-    async fn mode(&self, runbook: &RunbookId) -> Result<Option<Mode>, RecordError> {
-        let granted = self.store.trust().await.map_err(failed)?;
-        Ok(granted
-            .into_iter()
-            .find(|one| one.runbook == runbook.0)
-            .map(|one| mode_of(one.mode)))
+    async fn decision(&self, incident: &IncidentId) -> Result<Option<DecisionRecord>, RecordError> {
+        decision_of(&self.store, &incident.0).await.map_err(failed)
+    }
+
+    async fn put_judgement(&self, judgement: &StepJudgement) -> Result<(), RecordError> {
+        let text =
+            serde_json::to_string(judgement).map_err(|error| RecordError(error.to_string()))?;
+        self.store
+            .put(JUDGEMENTS, &judgement.job, &text)
+            .await
+            .map_err(failed)
+    }
+
+    async fn grants(&self, runbook: &RunbookId) -> Result<Vec<Grant>, RecordError> {
+        earned::granted(&self.store, runbook).await.map_err(failed)
+    }
+
+    async fn drilled(&self, runbook: &RunbookId) -> Result<Option<Drilled>, RecordError> {
+        notes::drilled_of(&self.store, runbook)
+            .await
+            .map_err(failed)
     }
 
     async fn demote(
@@ -187,14 +215,9 @@ impl Records for BotRecords {
         why: &str,
         at: Timestamp,
     ) -> Result<(), RecordError> {
-        let trust = Trust {
-            runbook: runbook.0.clone(),
-            mode: trust_of(to),
-            changed_at: at,
-            changed_by: AUTOMATION.to_owned(),
-            body: json!({ "why": why }),
-        };
-        self.store.put_trust(&trust).await.map_err(failed)
+        earned::demote(&self.store, runbook, to, AUTOMATION, why, at)
+            .await
+            .map_err(failed)
     }
 
     async fn halt(&self) -> Result<Option<Halt>, RecordError> {
@@ -204,23 +227,48 @@ impl Records for BotRecords {
             why: halted.why,
         }))
     }
-}
 
-fn spent(repair: Repair) -> Spent {
-    let outcome = repair.outcome.map(|outcome| match outcome {
-        store::RepairOutcome::Verified => RepairOutcome::Verified,
-        store::RepairOutcome::Unverified => RepairOutcome::Unverified,
-        store::RepairOutcome::Refused => RepairOutcome::Refused,
-        store::RepairOutcome::Cancelled => RepairOutcome::Cancelled,
-    });
-    Spent {
-        job: repair.job,
-        runbook: RunbookId(repair.runbook),
-        targets: repair.targets,
-        at: repair.at,
-        by: repair.by,
-        outcome,
-        ended_at: repair.ended_at,
+    async fn overridden(
+        &self,
+        incident: &str,
+        job: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Option<Overridden>, RecordError> {
+        let all = self.store.overrides_of(incident).await.map_err(failed)?;
+        let one = all.into_iter().find(|one| one.counts(job, now));
+        // A gate that has no such name any more overrides nothing.
+        Ok(one.and_then(|one| {
+            let (_, gate) = OVERRIDABLE
+                .into_iter()
+                .find(|(name, _)| *name == one.gate)?;
+            Some(Overridden {
+                gate,
+                by: one.made_by,
+                why: one.reason,
+                until: one.expires_at,
+            })
+        }))
+    }
+
+    async fn use_override(
+        &self,
+        incident: &str,
+        job: &str,
+        now: Timestamp,
+    ) -> Result<(), RecordError> {
+        let all = self.store.overrides_of(incident).await.map_err(failed)?;
+        let Some(one) = all.into_iter().find(|one| one.counts(Some(job), now)) else {
+            return Ok(());
+        };
+        match self
+            .store
+            .use_override(&one.id, job, now)
+            .await
+            .map_err(failed)?
+        {
+            true => Ok(()),
+            false => Err(RecordError(format!("override {} is another job's", one.id))),
+        }
     }
 }
 

@@ -10,10 +10,10 @@ use collectors::{
     SourceError, SourceName,
     alertmanager::{AlertmanagerClient, Silence},
     blind::{self, BlindSpot, SourceHealth},
-    prometheus::{PrometheusSource, RuleState, TargetHealth},
+    prometheus::{PrometheusSource, RuleState, ScrapeTarget},
 };
 use jiff::{SignedDuration, Timestamp};
-use runbooks::healer::{Metrics, NoSilences, Silences};
+use runbooks::healer::{Metrics, Silences};
 use tokio_util::sync::CancellationToken;
 
 use crate::{config::Sources, web::Figures};
@@ -147,37 +147,88 @@ impl Metrics for NoMetrics {
         Err("no Prometheus is configured".to_owned())
     }
 
-    async fn targets(&self) -> Result<TargetHealth, String> {
+    async fn targets(&self) -> Result<Vec<ScrapeTarget>, String> {
+        Err("no Prometheus is configured".to_owned())
+    }
+
+    async fn ready(&self) -> Result<(), String> {
         Err("no Prometheus is configured".to_owned())
     }
 }
 
-/// Silences of all Alertmanagers; one that does not answer makes them unknown.
+/// Silences of all Alertmanagers. One that does not answer, or that cannot be asked, makes them unknown.
 pub fn silences(sources: &Sources) -> Result<Arc<dyn Silences>, SourceError> {
-    let clients = sources.alertmanager.iter().filter_map(|source| {
-        let url = source.url.as_ref()?;
-        Some(AlertmanagerClient::new(
-            SourceName(source.name.clone()),
-            url,
-        ))
-    });
-    let clients: Vec<_> = clients.collect::<Result<_, _>>()?;
-    Ok(if clients.is_empty() {
-        Arc::new(NoSilences)
-    } else {
-        Arc::new(AllSilences(clients))
-    })
+    let mut clients = Vec::new();
+    for source in &sources.alertmanager {
+        let name = SourceName(source.name.clone());
+        clients.push(match &source.url {
+            Some(url) => Ok(AlertmanagerClient::new(name, url)?),
+            None => Err(format!("{name} has no `url`, so it cannot be asked")),
+        });
+    }
+    Ok(Arc::new(AllSilences(clients)))
 }
 
-struct AllSilences(Vec<AlertmanagerClient>);
+struct AllSilences(Vec<Result<AlertmanagerClient, String>>);
+
+impl AllSilences {
+    /// Without an Alertmanager nobody can say "hands off" there, and nobody could have raised the alert either.
+    fn clients(&self) -> Result<Vec<&AlertmanagerClient>, String> {
+        if self.0.is_empty() {
+            return Err("no Alertmanager is configured".to_owned());
+        }
+        let clients = self.0.iter().map(|client| client.as_ref());
+        clients.collect::<Result<_, _>>().map_err(Clone::clone)
+    }
+}
 
 #[async_trait]
 impl Silences for AllSilences {
     async fn silences(&self) -> Result<Vec<Silence>, String> {
         let mut all = Vec::new();
-        for client in &self.0 {
+        for client in self.clients()? {
             all.extend(Silences::silences(client).await?);
         }
         Ok(all)
+    }
+
+    async fn well(&self) -> Result<(), String> {
+        for client in self.clients()? {
+            let name = client.name();
+            client
+                .well()
+                .await
+                .map_err(|why| format!("{name}: {why}"))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn silences_that_cannot_be_asked_are_unknown_not_none() {
+        let none = Sources::default();
+        let asked = silences(&none).unwrap();
+        assert!(
+            asked
+                .silences()
+                .await
+                .unwrap_err()
+                .contains("no Alertmanager")
+        );
+        let text = r#"{"alertmanager": [{"name": "am"}]}"#;
+        let without_url: Sources = serde_json::from_str(text).unwrap();
+        let asked = silences(&without_url).unwrap();
+        assert!(
+            asked
+                .silences()
+                .await
+                .unwrap_err()
+                .contains("am has no `url`")
+        );
+        assert!(asked.well().await.is_err());
     }
 }

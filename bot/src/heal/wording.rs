@@ -3,8 +3,6 @@
 use jiff::Timestamp;
 use runbooks::{
     decide::Decision,
-    gate::Gate,
-    healer::DecisionRecord,
     incident::{Incident, State},
     storm::Storm,
 };
@@ -110,65 +108,6 @@ pub fn incidents_table(incidents: &[Incident], now: Timestamp) -> Table {
     table
 }
 
-/// Everything behind a decision.
-pub fn decision_message(
-    incident: &Incident,
-    record: Option<&DecisionRecord>,
-    now: Timestamp,
-) -> Message {
-    let mut message = incident_message(incident, now);
-    let Some(record) = record else {
-        return message.line("Nothing was decided yet.");
-    };
-    message = message.line(format!(
-        "decided {}: {}",
-        ago(record.at, now),
-        decision_words(&record.decision)
-    ));
-    for opinion in &record.opinions {
-        message = message.line(format!("{}: {}", opinion.runbook, opinion.verdict.why()));
-    }
-    if !record.gates.is_empty() {
-        let mut table = Table::new(&["gate", "says", "why"]);
-        for answer in &record.gates {
-            let (word, tone) = match &answer.gate {
-                Gate::Pass { .. } => ("pass", Tone::Good),
-                Gate::Hold { .. } => ("wait", Tone::Warn),
-                Gate::Refuse { .. } => ("no", Tone::Bad),
-            };
-            table.row([
-                answer.id.to_string().into(),
-                Cell::new(word, tone),
-                answer.gate.why().into(),
-            ]);
-        }
-        message = message.table(table);
-    }
-    let mut table = Table::new(&["evidence", "host", "says"]);
-    for (probe, hosts) in &record.readings.by_probe {
-        for (host, reading) in hosts {
-            let (text, tone) = match reading {
-                deploy_engine::probe::Reading::Known { value, .. } => {
-                    (value.to_string(), Tone::Plain)
-                }
-                deploy_engine::probe::Reading::Unknown { why, .. } => {
-                    (format!("unknown: {why}"), Tone::Warn)
-                }
-            };
-            table.row([
-                probe.clone().into(),
-                host.to_string().into(),
-                Cell::new(shortened(&text), tone),
-            ]);
-        }
-    }
-    if table.rows.is_empty() {
-        message
-    } else {
-        message.table(table)
-    }
-}
-
 /// Decisions about an incident, oldest first.
 pub fn history_table(entries: &[AuditEntry], now: Timestamp) -> Table {
     let mut table = Table::new(&["decided", "what"]);
@@ -183,7 +122,7 @@ pub fn history_table(entries: &[AuditEntry], now: Timestamp) -> Table {
     table
 }
 
-fn decision_tone(decision: &Decision) -> Tone {
+pub(super) fn decision_tone(decision: &Decision) -> Tone {
     match decision {
         Decision::Act { .. } => Tone::Good,
         Decision::Refuse { .. } => Tone::Bad,
@@ -218,19 +157,7 @@ pub fn repairs_table(repairs: &[Repair], now: Timestamp) -> Table {
     table
 }
 
-/// Characters of one reading in a chat; the whole is in the JSON answer.
-const READING_SHOWN: usize = 160;
-
-fn shortened(text: &str) -> String {
-    let short: String = text.chars().take(READING_SHOWN).collect();
-    if short.len() < text.len() {
-        format!("{short}…")
-    } else {
-        short
-    }
-}
-
-fn decision_words(decision: &Decision) -> String {
+pub(super) fn decision_words(decision: &Decision) -> String {
     match decision {
         Decision::Act { plan, why } => format!("act ({}): {why}", plan.title),
         Decision::Ask { plan, why } => format!("ask ({}): {why}", plan.title),

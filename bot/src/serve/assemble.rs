@@ -18,15 +18,17 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::Redactor,
     bot::Bot,
     chat::{ChatAdapter, office::Office},
     command::Vocabulary,
-    config::{FilesRead, Loaded, Secret},
+    config::{FilesRead, Loaded, Secret, SigningKey},
     control,
     halt::{Halt, HaltGate},
     heal::{self, BotRecords, DeskJobs, HealObserver, News, Senses},
     jobs::{self, JobDesk},
     lock::InstanceLock,
+    pace::CommandPace,
     replicas::{self, DutyGate, Lead},
     rights::{Identity, People},
     store::Store,
@@ -44,6 +46,8 @@ pub struct Ground {
     pub store: Store,
     pub secrets: Arc<SecretStore>,
     pub files: FilesRead,
+    /// Knows every secret that this bot knows.
+    pub redactor: Redactor,
     /// Whoever runs this process.
     pub owner: Identity,
     /// The bot that had this state directory before, if bots share their store.
@@ -65,7 +69,14 @@ pub async fn ground(config: &Path) -> Result<Ground, String> {
     let automation = heal::heal_settings(&loaded.config.automation).check(&library);
     let automation = automation.iter().map(|why| format!("automation: {why}"));
     let tokens = crate::config::check_site_tokens(&loaded.config, &model.secret_names());
-    let wrong: Vec<String> = automation.chain(tokens).collect();
+    let access = crate::config::check_access(&loaded.config, &model, &library);
+    let services = model.services.keys().map(|name| name.as_str()).collect();
+    let needs = crate::config::check_bot_needs(&loaded.config, &services);
+    let wrong: Vec<String> = automation
+        .chain(tokens)
+        .chain(access)
+        .chain(needs)
+        .collect();
     if !wrong.is_empty() {
         return Err(format!("{}: {}", config.display(), wrong.join("; ")));
     }
@@ -92,7 +103,18 @@ pub async fn ground(config: &Path) -> Result<Ground, String> {
                 .push((source, Secret::new(token.to_string())));
         }
     }
+    for (source, name, window_seconds) in std::mem::take(&mut loaded.site_keys) {
+        if let Some(key) = secrets.reveal(&name) {
+            let secret = Secret::new(key.to_string());
+            let key = SigningKey {
+                secret,
+                window_seconds,
+            };
+            loaded.signing_keys.push((source, key));
+        }
+    }
     Ok(Ground {
+        redactor: redactor(&loaded, &secrets)?,
         secrets: Arc::new(secrets),
         files,
         loaded,
@@ -115,6 +137,31 @@ async fn store(loaded: &Loaded, dir: &Path) -> Result<(Store, Option<String>), S
     let named = named.map_err(|error| format!("state_dir {}: {error}", dir.display()))?;
     let store = Store::open_shared(shared, &named.id).await;
     Ok((store.map_err(|error| error.to_string())?, named.before))
+}
+
+fn redactor(loaded: &Loaded, secrets: &SecretStore) -> Result<Redactor, String> {
+    let named = |what: &'static str| {
+        move |(source, secret): &(String, Secret)| (format!("{what} {source}"), secret.clone())
+    };
+    let tokens = loaded.webhook_tokens.iter().map(named("webhook"));
+    let keys = loaded
+        .signing_keys
+        .iter()
+        .map(|(source, key)| (format!("signature {source}"), key.secret.clone()));
+    let password = loaded.matrix_password.iter();
+    let password = password.map(|secret| ("matrix password".to_owned(), secret.clone()));
+    let tls = loaded
+        .tls_key
+        .iter()
+        .map(|secret| ("tls key".to_owned(), secret.clone()));
+    let heart = loaded.heartbeat.iter();
+    let heart = heart.map(|(url, _)| ("heartbeat".to_owned(), url.clone()));
+    let shared = loaded.shared_store.iter();
+    let shared = shared.flat_map(|store| store.password.clone());
+    let shared = shared.map(|secret| ("store password".to_owned(), secret));
+    let own = tokens.chain(keys).chain(password).chain(tls).chain(heart);
+    let own: Vec<_> = own.chain(shared).collect();
+    Redactor::new(secrets, &own)
 }
 
 fn make_dir(dir: &Path) -> std::io::Result<()> {
@@ -150,7 +197,7 @@ pub async fn assemble(
     let halt = Halt::load(store.clone())
         .await
         .map_err(|error| error.to_string())?;
-    let office = Office::new(store.clone(), adapters);
+    let office = Office::new(store.clone(), adapters).redacting(ground.redactor.clone());
     let desk = JobDesk::new(store.clone(), stop);
     let (observer, telling) = jobs::projection(store.clone(), office.clone());
     let (tell, news) = News::new();
@@ -175,7 +222,9 @@ pub async fn assemble(
     let senses = Arc::new(Senses::new(&config.sources, figures).map_err(source)?);
     let mut bot = Bot {
         vocabulary: vocabulary(&model, &ground.library),
-        people: People::new(config.people.clone(), Some(ground.owner.clone())),
+        healing: Arc::new(heal::heal_settings_on(&config, &model)),
+        people: People::new(config.people.clone(), Some(ground.owner.clone()))
+            .with_access(config.access.clone()),
         config,
         files: ground.files.clone(),
         model: model.clone(),
@@ -190,6 +239,8 @@ pub async fn assemble(
         ear: heal::Ear::default(),
         senses,
         strangers: Default::default(),
+        redactor: ground.redactor.clone(),
+        pace: CommandPace::default(),
     };
     let healer = healer(&mut bot, &ports);
     let observer = HealObserver {
@@ -221,8 +272,8 @@ fn healer(bot: &mut Bot, ports: &Ports) -> Healer {
         store: bot.store.clone(),
         rooms: bot.team_rooms(),
     };
-    let settings = Arc::new(heal::heal_settings(&bot.config.automation));
-    let topology = Arc::new(topology(&bot.model));
+    let settings = bot.healing.clone();
+    let topology = Arc::new(Topology::from(&*bot.model));
     let library = bot.library.clone();
     let (healer, handle) = Healer::new(ports.clone(), Arc::new(jobs), settings, topology, library);
     bot.ear.get_or_init(|| handle);
@@ -230,8 +281,8 @@ fn healer(bot: &mut Bot, ports: &Ports) -> Healer {
 }
 
 fn runner(bot: &Bot, ports: Ports, observer: Arc<dyn JobObserver>) -> Runner {
-    let settings = Arc::new(heal::heal_settings(&bot.config.automation));
-    let topology = Arc::new(topology(&bot.model));
+    let settings = bot.healing.clone();
+    let topology = Arc::new(Topology::from(&*bot.model));
     let repairs = HealGate::new(ports, settings, topology, bot.library.clone());
     let gate: Arc<dyn StepGate> = Arc::new(DutyGate {
         lead: bot.lead.clone(),
@@ -251,27 +302,6 @@ fn runner(bot: &Bot, ports: Ports, observer: Arc<dyn JobObserver>) -> Runner {
     ))
 }
 
-/// The site as runbooks need it.
-fn topology(model: &Model) -> Topology {
-    let services = model.services.iter().map(|(name, deployment)| {
-        let deployed = runbooks::topology::Deployed {
-            members: deployment.members.clone(),
-            settings: deployment.settings.clone(),
-        };
-        (name.clone(), deployed)
-    });
-    Topology {
-        site: model.site.name.clone(),
-        hosts: model
-            .site
-            .hosts
-            .iter()
-            .map(|(name, spec)| (name.clone(), spec.address.clone()))
-            .collect(),
-        services: services.collect(),
-    }
-}
-
 fn vocabulary(model: &Model, library: &Library) -> Vocabulary {
     Vocabulary {
         services: model.services.keys().cloned().collect(),
@@ -279,6 +309,12 @@ fn vocabulary(model: &Model, library: &Library) -> Vocabulary {
         runbooks: library
             .iter()
             .map(|runbook| runbook.runbook.to_string())
+            .collect(),
+        groups: model
+            .site
+            .hosts
+            .values()
+            .flat_map(|host| host.groups.iter().map(ToString::to_string))
             .collect(),
     }
 }

@@ -3,6 +3,8 @@
 pub mod assemble;
 mod inbox;
 mod logging;
+#[cfg(test)]
+mod service_unit_tests;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -12,6 +14,7 @@ use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
 };
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -49,7 +52,12 @@ pub async fn run(config: &Path, console: bool, json_log: bool) -> Outcome {
         Ok(ground) => ground,
         Err(why) => return cli::wrong(why),
     };
-    logging::start(&ground.loaded.config.state_dir, console, json_log);
+    logging::start(
+        &ground.loaded.config.state_dir,
+        console,
+        json_log,
+        &ground.redactor,
+    );
     let console = match console.then(|| open_console(&ground)).transpose() {
         Ok(console) => console,
         Err(why) => return cli::wrong(why),
@@ -109,6 +117,7 @@ async fn serve(
     let figures = Arc::new(web::Figures::default());
     figures.started(Timestamp::now());
     // Taken before anything acts: a second bot, or another program on the port, is found out here.
+    let tls = tls(ground)?;
     let listener = web::bind(config.listen)
         .await
         .map_err(|error| error.to_string())?;
@@ -130,9 +139,12 @@ async fn serve(
         news,
     } = assembled.await?;
     let pending = Arc::new(web::Pending::default());
-    let tokens = web::Tokens::new(&ground.loaded.webhook_tokens);
-    let (web, committing) =
-        web::Web::new(bot.store.clone(), tokens, pending.clone(), figures.clone());
+    let (web, committing) = web::Web::new(
+        bot.store.clone(),
+        door(ground),
+        pending.clone(),
+        figures.clone(),
+    );
 
     let mut parts = JoinSet::new();
     let teller = tokio::spawn(telling);
@@ -142,7 +154,7 @@ async fn serve(
     let news_teller = tokio::spawn(telling_news);
     parts.spawn(committing);
     let token = stop.clone();
-    parts.spawn(async move { ended("web", web::serve(listener, web, token).await) });
+    parts.spawn(async move { ended("web", web::serve(listener, tls, web, token).await) });
     let (of, dir, token) = (bot.clone(), config.state_dir.clone(), stop.clone());
     parts.spawn(async move { ended("control socket", control::serve(of, &dir, token).await) });
     let (senses, token) = (bot.senses.clone(), stop.clone());
@@ -218,6 +230,13 @@ async fn on_duty(
         .resume_all()
         .await
         .map_err(|error| error.to_string())?;
+    let head = bot
+        .store
+        .audit_head()
+        .await
+        .map_err(|error| error.to_string())?;
+    // The log of the machine is another place: what the audit log said at this moment can be proven with it.
+    tracing::info!(head = %head.unwrap_or_default(), "the audit log goes on from here");
     let listen_at = bot.config.listen;
     tracing::info!(site = bot.model.site.name, listen = %listen_at, resumed = resumed.len(), "on duty");
     let rooms = bot.team_rooms();
@@ -314,6 +333,30 @@ fn story(standing: &Standing, before: Option<String>) -> Option<Message> {
                 .line("What it was doing is taken up where it stands."),
         ),
         _ => None,
+    }
+}
+
+/// Who may send webhooks.
+fn door(ground: &Ground) -> web::Door {
+    let config = &ground.loaded.config;
+    web::Door {
+        tokens: web::Tokens::new(&ground.loaded.webhook_tokens),
+        signers: web::Signers::new(&ground.loaded.signing_keys),
+        certified: config
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.client_ca.is_some()),
+        pace: web::WebPace::new(config.limits.webhooks_per_second),
+        redactor: ground.redactor.clone(),
+    }
+}
+
+/// The certificate and the key that HTTPS is served with, if it is.
+fn tls(ground: &Ground) -> Result<Option<Arc<ServerConfig>>, String> {
+    let loaded = &ground.loaded;
+    match (&loaded.config.tls, &loaded.tls_key) {
+        (Some(config), Some(key)) => web::tls_settings(config, key).map(Some),
+        _ => Ok(None),
     }
 }
 

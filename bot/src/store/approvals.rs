@@ -38,6 +38,25 @@ impl Approval {
     pub fn is_open(&self, now: Timestamp) -> bool {
         self.state == ApprovalState::Pending && now < self.expires_at
     }
+
+    /// # Errors
+    /// Why it cannot be decided (any more).
+    pub(super) fn decidable(&self, now: Timestamp) -> Result<(), DecideError> {
+        if self.state != ApprovalState::Pending {
+            return Err(DecideError::Decided {
+                id: self.id.clone(),
+                state: self.state,
+                by: self.decided_by.clone().unwrap_or_default(),
+            });
+        }
+        if now >= self.expires_at {
+            return Err(DecideError::Expired {
+                id: self.id.clone(),
+                at: self.expires_at,
+            });
+        }
+        Ok(())
+    }
 }
 
 /// Why an approval was not decided or used.
@@ -51,6 +70,8 @@ pub enum DecideError {
         state: ApprovalState,
         by: String,
     },
+    #[error("{person} has voted for request {id} already; somebody else has to")]
+    VotedAlready { id: String, person: String },
     #[error("request {id} expired at {at}; ask again")]
     Expired { id: String, at: Timestamp },
     #[error("request {id} was expected to be approved, found {state:?}")]
@@ -118,19 +139,7 @@ impl Store {
         let what = "recording a decision";
         let mut tx = self.db.begin(what, Lock::Approval(id)).await?;
         let mut found = in_transaction(&mut tx, id).await?;
-        if found.state != ApprovalState::Pending {
-            return Err(DecideError::Decided {
-                id: id.to_owned(),
-                state: found.state,
-                by: found.decided_by.unwrap_or_default(),
-            });
-        }
-        if now >= found.expires_at {
-            return Err(DecideError::Expired {
-                id: id.to_owned(),
-                at: found.expires_at,
-            });
-        }
+        found.decidable(now)?;
         found.state = if approve {
             ApprovalState::Approved
         } else {
@@ -186,7 +195,7 @@ impl Store {
     }
 }
 
-async fn in_transaction(tx: &mut Tx, id: &str) -> Result<Approval, DecideError> {
+pub(super) async fn in_transaction(tx: &mut Tx, id: &str) -> Result<Approval, DecideError> {
     let sql = "SELECT * FROM approvals WHERE id = $1";
     let found = tx.run("reading an approval", sql, values![id]).await?;
     let row = found

@@ -1,4 +1,5 @@
-//! Who asked for what, and what was decided. The table itself refuses changes and deletions.
+//! Who asked for what, and what was decided. The table itself refuses changes and deletions, and each entry's hash covers the
+//! one before it (see [`crate::audit`]).
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -6,9 +7,13 @@ use serde_json::Value;
 
 use super::{
     Store, StoreError,
-    db::values,
+    db::{Lock, Tx, values, without_nul},
     row::{Reader, micros, to_json},
 };
+use crate::audit::{Head, Kept, link};
+
+/// Where the head of the chain is kept beside it.
+const HEAD: (&str, &str) = ("audit", "head");
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AuditEntry {
@@ -22,20 +27,49 @@ pub struct AuditEntry {
 }
 
 impl Store {
+    /// Adds an entry to the chain; durable when it returns.
     pub async fn audit(&self, entry: &AuditEntry) -> Result<(), StoreError> {
-        let sql = "INSERT INTO audit (at, who, action, target, body) VALUES ($1, $2, $3, $4, $5)";
-        let body = to_json("audit entry", &entry.target, &entry.body)?;
-        let values = values![
-            micros(entry.at),
-            &entry.who,
-            &entry.action,
-            &entry.target,
-            body
-        ];
-        self.db
-            .write("recording an audit entry", sql, values)
+        let what = "recording an audit entry";
+        let mut tx = self.db.begin(what, Lock::Rows).await?;
+        chain(&mut tx, entry).await?;
+        tx.commit(what).await
+    }
+
+    /// Entries after number `after`, oldest first, exactly as they are kept.
+    pub async fn audit_kept(&self, after: i64, limit: u32) -> Result<Vec<Kept>, StoreError> {
+        let sql = "SELECT * FROM audit WHERE id > $1 ORDER BY id LIMIT $2";
+        let found = self
+            .db
+            .read("reading the audit log", sql, values![after, limit])
             .await?;
-        Ok(())
+        let rows = found.rows.iter();
+        rows.map(|row| kept(&Reader::new("audit entry", "target", row)))
+            .collect()
+    }
+
+    /// The head beside the chain; `None`: nothing was ever chained.
+    pub async fn audit_head(&self) -> Result<Option<Head>, StoreError> {
+        let text = self.get(HEAD.0, HEAD.1).await?;
+        text.filter(|text| !text.is_empty())
+            .map(|text| head(&text))
+            .transpose()
+    }
+
+    /// SHA-256 of an event of the journal as it is kept, in hex; `None`: there is no such event.
+    pub async fn event_digest(
+        &self,
+        job: &str,
+        position: i64,
+    ) -> Result<Option<String>, StoreError> {
+        let sql = "SELECT job, event FROM job_events WHERE job = $1 AND position = $2";
+        let found = self
+            .db
+            .read("reading the journal", sql, values![job, position])
+            .await?;
+        let text = found
+            .first()
+            .map(|row| Reader::new("event", "job", &row).get::<String>("event"));
+        Ok(text.transpose()?.map(|text| sha256(&text)))
     }
 
     /// The newest entries, newest first; of one target if named.
@@ -62,4 +96,89 @@ fn entry(row: &Reader<'_>) -> Result<AuditEntry, StoreError> {
         target: row.get("target")?,
         body: row.json("body")?,
     })
+}
+
+fn kept(row: &Reader<'_>) -> Result<Kept, StoreError> {
+    Ok(Kept {
+        number: row.get("id")?,
+        at: row.get("at")?,
+        who: row.get("who")?,
+        action: row.get("action")?,
+        target: row.get("target")?,
+        body: row.get("body")?,
+        hash: row.get("hash")?,
+    })
+}
+
+fn head(text: &str) -> Result<Head, StoreError> {
+    text.parse().map_err(|found| StoreError::Row {
+        table: "value",
+        key: format!("{} {}", HEAD.0, HEAD.1),
+        found,
+    })
+}
+
+pub(super) fn sha256(text: &str) -> String {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(text.as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Adds an entry as a part of what it is about: both are kept, or neither.
+pub(super) async fn chain(tx: &mut Tx, entry: &AuditEntry) -> Result<(), StoreError> {
+    let what = "recording an audit entry";
+    // One statement that reads the head and holds its row until the end of the transaction: whoever else writes waits, so there is
+    // one chain in the order of commits.
+    let sql = "INSERT INTO kv (space, key, value) VALUES ($1, $2, '') \
+               ON CONFLICT (space, key) DO UPDATE SET value = kv.value RETURNING key, value";
+    let held = tx.run(what, sql, values![HEAD.0, HEAD.1]).await?.first();
+    let found = held.map(|row| Reader::new("value", "key", &row).get::<String>("value"));
+    let before = match found.transpose()?.as_deref() {
+        None | Some("") => before_the_chain(tx).await?,
+        Some(text) => head(text)?,
+    };
+    let new = Kept {
+        number: before.number + 1,
+        at: micros(entry.at),
+        // As every database keeps them: the hash covers what is read again.
+        who: without_nul(entry.who.clone()),
+        action: without_nul(entry.action.clone()),
+        target: without_nul(entry.target.clone()),
+        body: to_json("audit entry", &entry.target, &entry.body)?,
+        hash: None,
+    };
+    let hash = link(&before.hash, &new);
+    let head = Head {
+        number: new.number,
+        hash: hash.clone(),
+    };
+    let sql = "INSERT INTO audit (id, at, who, action, target, body, hash) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let values = values![
+        new.number, new.at, new.who, new.action, new.target, new.body, hash
+    ];
+    tx.run(what, sql, values).await?;
+    let sql = "UPDATE kv SET value = $1 WHERE space = $2 AND key = $3";
+    tx.run(what, sql, values![head.to_string(), HEAD.0, HEAD.1])
+        .await?;
+    Ok(())
+}
+
+/// What the first chained entry follows: all that was written before there was a chain.
+async fn before_the_chain(tx: &mut Tx) -> Result<Head, StoreError> {
+    let found = tx
+        .run(
+            "reading the audit log",
+            "SELECT * FROM audit ORDER BY id",
+            values![],
+        )
+        .await?;
+    let mut end = Head::default();
+    for row in &found.rows {
+        let kept = kept(&Reader::new("audit entry", "target", row))?;
+        end = Head {
+            number: kept.number,
+            hash: link(&end.hash, &kept),
+        };
+    }
+    Ok(end)
 }

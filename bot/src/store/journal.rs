@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    Store, StoreError,
+    Store, StoreError, audit,
     db::{Done, Lock, Tx, values},
     row::{Reader, micros, to_json},
+    steps,
 };
 
 /// A job in a list.
@@ -213,6 +214,8 @@ async fn insert_event(
     event: &JobEvent,
 ) -> Result<(), JournalError> {
     let body = to_json("event of job", &job.0, event).map_err(storage)?;
+    let entry = steps::entry(job, position, at, event, &body);
+    audit::chain(tx, &entry).await.map_err(storage)?;
     let sql = "INSERT INTO job_events (job, position, at, event) VALUES ($1, $2, $3, $4)";
     let values = values![&job.0, signed(position), micros(at), body];
     let inserted = tx.run("recording an event", sql, values).await;

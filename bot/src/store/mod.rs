@@ -21,13 +21,16 @@ mod journal;
 mod kv;
 mod leases;
 mod messages;
+mod overrides;
 mod postgres;
 mod queue;
 mod repairs;
 mod replicas;
 mod row;
 mod sqlite;
+mod steps;
 mod trust;
+mod votes;
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -42,11 +45,14 @@ pub use inbox::Parcel;
 pub use incidents::IncidentRow;
 pub use journal::JobSummary;
 pub use messages::{Message, MessageKey, Urgency};
-pub use postgres::PostgresStore;
+pub use overrides::{Override, OverrideError};
+pub use postgres::{PostgresStore, host as postgres_host};
 pub use repairs::{Repair, RepairOutcome};
 pub use replicas::{Leadership, Replica};
 pub use sqlite::FILE_NAME;
+pub use steps::ACTION as STEP_ACTION;
 pub use trust::{Trust, TrustMode};
+pub use votes::{Vote, Voted};
 
 use db::Db;
 use postgres::Ear;

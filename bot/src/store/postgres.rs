@@ -102,6 +102,12 @@ impl PostgresStore {
     }
 }
 
+/// The host that an address of a store names; none where it is none.
+pub fn host(url: &str) -> Option<String> {
+    let options = PgConnectOptions::from_str(url).ok()?;
+    Some(options.get_host().to_owned())
+}
+
 /// In the user's place, or as a parameter.
 fn has_password(url: &str) -> bool {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
@@ -254,7 +260,7 @@ fn check(version: i32, standby: bool, encoding: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn migrator() -> Migrator {
+pub(super) fn migrator() -> Migrator {
     Migrator::with_migrations(vec![
         migration(
             1,
@@ -265,6 +271,11 @@ fn migrator() -> Migrator {
             2,
             "several bots",
             include_str!("../../migrations/postgres/0002_several_bots.sql"),
+        ),
+        migration(
+            3,
+            "access",
+            include_str!("../../migrations/postgres/0003_access.sql"),
         ),
     ])
 }

@@ -101,6 +101,11 @@ fn migrator() -> Migrator {
             "several bots",
             include_str!("../../migrations/sqlite/0002_several_bots.sql"),
         ),
+        migration(
+            3,
+            "access",
+            include_str!("../../migrations/sqlite/0003_access.sql"),
+        ),
     ])
 }
 
@@ -128,5 +133,48 @@ fn migrate_error(path: &Path, error: &MigrateError) -> StoreError {
     match error {
         MigrateError::Execute(source) => open_error(&path, source),
         _ => StoreError::Version { path, found },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A database that a version made which had some of the numbers only.
+    #[tokio::test]
+    async fn a_store_of_an_earlier_version_is_brought_up_to_date() {
+        for had in [vec![1], vec![1, 3], vec![1, 2]] {
+            let dir = tempfile::tempdir().unwrap();
+            let options = SqliteConnectOptions::new()
+                .filename(dir.path().join(FILE_NAME))
+                .create_if_missing(true);
+            let earlier = pool(1).connect_with(options).await.unwrap();
+            let all = migrator();
+            let some = all.iter().filter(|one| had.contains(&one.version));
+            let some = Migrator::with_migrations(some.cloned().collect());
+            some.run(&earlier).await.unwrap();
+            earlier.close().await;
+            for _ in 0..2 {
+                open(dir.path()).await.unwrap().close().await;
+            }
+        }
+    }
+
+    #[test]
+    fn both_databases_have_the_same_migrations() {
+        let named = |all: Migrator| -> Vec<(i64, String)> {
+            let all = all.iter();
+            all.map(|one| (one.version, one.description.to_string()))
+                .collect()
+        };
+        assert_eq!(named(migrator()), named(super::super::postgres::migrator()));
+    }
+
+    /// What was released is never changed: a store that has it would not open any more.
+    #[test]
+    fn released_tables_are_as_they_were() {
+        let released = migrator().iter().next().unwrap().checksum.to_vec();
+        let hex: String = released.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(&hex[..32], "5aa537eb44809b0c184b7cdac87e85a5");
     }
 }

@@ -2,6 +2,7 @@
 
 use collectors::SourceName;
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
 use crate::config::Secret;
 
@@ -26,11 +27,7 @@ impl Tokens {
         let mut found = None;
         // All are compared, and each in full.
         for (name, known) in &self.0 {
-            let difference = known
-                .iter()
-                .zip(&given)
-                .fold(0_u8, |sum, (a, b)| sum | (a ^ b));
-            if difference == 0 {
+            if bool::from(known.ct_eq(&given)) {
                 found = Some(name);
             }
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, Request, State},
+    extract::{ConnectInfo, FromRequest, Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -19,8 +19,9 @@ use collectors::{
 };
 use futures::StreamExt;
 use jiff::Timestamp;
+use tokio::sync::SemaphorePermit;
 
-use super::{Batch, Web, intake::IntakeError};
+use super::{Batch, Peer, Web, intake::IntakeError, signature};
 use crate::store::{AlertKey, AlertRow, Folded, Store, StoreError};
 
 /// What a sender is told to wait when the bot has no room, in seconds.
@@ -28,38 +29,26 @@ const RETRY_AFTER: &str = "5";
 /// What is read of a refused body and dropped, in bytes.
 const DROPPED_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 
-pub async fn alertmanager(State(web): State<Arc<Web>>, request: Request) -> Response {
-    let authorization = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
+pub async fn alertmanager(
+    State(web): State<Arc<Web>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+) -> Response {
     let now = Timestamp::now();
-    let Some(source) = web.tokens.source(authorization) else {
-        web.figures.webhook_unauthorised(now);
-        let why = "expected the bearer token of a configured source\n";
-        return unread(request, StatusCode::UNAUTHORIZED, why.to_owned()).await;
+    let (source, body, _room) = match admitted(&web, peer, request, now).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return refusal,
     };
-    // Before anything of it is read: bodies of many senders at once must not fill the memory.
-    let kib = said_length(request.headers())
-        .unwrap_or(BODY_LIMIT_BYTES)
-        .min(BODY_LIMIT_BYTES)
-        / 1024
-        + 1;
-    let room = u32::try_from(kib)
-        .ok()
-        .and_then(|kib| web.bodies.try_acquire_many(kib).ok());
-    let Some(_room) = room else {
-        return shed(&web, source, "too many bodies at once");
-    };
-    let body = match body(request).await {
-        Ok(body) => body,
-        Err(refusal) => {
-            web.figures.webhook_refused();
-            tracing::warn!(%source, status = %refusal.status(), "a webhook was not taken in");
-            return refusal;
-        }
-    };
-    let webhook = match parse_webhook(source, &body, now) {
+    if let Err(wait) = web.door.pace.taken.check(source) {
+        return shed(
+            &web,
+            source,
+            &format!("too fast; come again in {} ms", wait.as_millis()),
+        );
+    }
+    let text = String::from_utf8_lossy(&body);
+    let clean = web.door.redactor.text(&text);
+    let webhook = match parse_webhook(source, clean.as_bytes(), now) {
         Ok(webhook) => webhook,
         Err(error) => {
             web.figures.webhook_refused();
@@ -81,6 +70,100 @@ pub async fn alertmanager(State(web): State<Arc<Web>>, request: Request) -> Resp
         tracing::warn!(%source, truncated, "the sender left alerts out; raise its max_alerts");
     }
     (StatusCode::OK, "stored\n").into_response()
+}
+
+/// A sender, its message, and the room that this takes until it is dropped.
+type Admitted<'w> = (&'w SourceName, Bytes, SemaphorePermit<'w>);
+
+/// Who sent this, and its body.
+async fn admitted<'w>(
+    web: &'w Web,
+    peer: Peer,
+    request: Request,
+    now: Timestamp,
+) -> Result<Admitted<'w>, Response> {
+    if web.door.certified && !peer.certified {
+        let why = "expected a client certificate of the configured authority\n";
+        return Err(unauthorised(web, peer, request, why, now).await);
+    }
+    if request.headers().contains_key(signature::SIGNATURE) {
+        return signed(web, peer, request, now).await;
+    }
+    let authorization = request.headers().get(header::AUTHORIZATION);
+    let authorization = authorization.and_then(|value| value.to_str().ok());
+    let Some(source) = web.door.tokens.source(authorization) else {
+        let why = "expected the bearer token of a configured source\n";
+        return Err(unauthorised(web, peer, request, why, now).await);
+    };
+    let room = room(web, &request).ok_or_else(|| shed(web, source, NO_ROOM))?;
+    Ok((source, known_body(web, source, request).await?, room))
+}
+
+/// The signature covers the body, so it is read before anything is known; only if the rest of the signature is in order.
+async fn signed<'w>(
+    web: &'w Web,
+    peer: Peer,
+    request: Request,
+    now: Timestamp,
+) -> Result<Admitted<'w>, Response> {
+    let why = "expected a fresh signature of a configured source\n";
+    let Some(claim) = web.door.signers.claim(request.headers(), now) else {
+        return Err(unauthorised(web, peer, request, why, now).await);
+    };
+    let room = room(web, &request).ok_or_else(|| shed(web, claim.source(), NO_ROOM))?;
+    let body = known_body(web, claim.source(), request).await?;
+    match claim.proven(&body) {
+        Some(source) => Ok((source, body, room)),
+        None => Err(refused(web, peer, why, now)),
+    }
+}
+
+/// Before anything of it is read: bodies of many senders at once must not fill the memory. `None`: there is no room now.
+fn room<'w>(web: &'w Web, request: &Request) -> Option<SemaphorePermit<'w>> {
+    let bytes = said_length(request.headers()).unwrap_or(BODY_LIMIT_BYTES);
+    let kib = u32::try_from(bytes.min(BODY_LIMIT_BYTES) / 1024 + 1).ok()?;
+    web.bodies.try_acquire_many(kib).ok()
+}
+
+/// What a sender is told for whose body there is no room.
+const NO_ROOM: &str = "too many bodies at once";
+
+async fn known_body(web: &Web, source: &SourceName, request: Request) -> Result<Bytes, Response> {
+    body(request).await.inspect_err(|refusal| {
+        web.figures.webhook_refused();
+        tracing::warn!(%source, status = %refusal.status(), "a webhook was not taken in");
+    })
+}
+
+/// Refuses whoever has no right, and does not even read what comes too fast.
+async fn unauthorised(
+    web: &Web,
+    peer: Peer,
+    request: Request,
+    why: &str,
+    now: Timestamp,
+) -> Response {
+    let refusal = refused(web, peer, why, now);
+    match refusal.status() {
+        StatusCode::UNAUTHORIZED => unread(request, StatusCode::UNAUTHORIZED, why.to_owned()).await,
+        _ => refusal,
+    }
+}
+
+fn refused(web: &Web, peer: Peer, why: &str, now: Timestamp) -> Response {
+    web.figures.webhook_unauthorised(now);
+    match web.door.pace.wrong.check(&peer.address) {
+        Ok(()) => (StatusCode::UNAUTHORIZED, why.to_owned()).into_response(),
+        Err(wait) => {
+            let seconds = (wait.as_secs() + 1).to_string();
+            (
+                StatusCode::TOO_MANY_REQUESTS,
+                [(header::RETRY_AFTER, seconds)],
+                "too fast\n",
+            )
+                .into_response()
+        }
+    }
 }
 
 /// The body of a known sender.

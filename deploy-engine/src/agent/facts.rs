@@ -279,7 +279,8 @@ fn parse_mounts(mounts: &str) -> Vec<String> {
     mounts.lines().filter_map(point).collect()
 }
 
-fn maintenance_marker(root: &Root) -> Option<String> {
+/// The first line of the file by which a person asks for hands off; empty if the file is.
+pub fn maintenance_marker(root: &Root) -> Option<String> {
     MAINTENANCE_MARKERS
         .iter()
         .find_map(|path| match fs::read(root.at(path)) {

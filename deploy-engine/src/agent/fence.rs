@@ -52,6 +52,15 @@ pub fn admit(root: &Root, fence: &Fence) -> Result<Verdict, String> {
     Ok(Verdict::Admitted)
 }
 
+/// Refuses the holder's token from now on; its job is over. A newer holder is left alone.
+pub fn close(root: &Root, fence: &Fence) -> Result<(), String> {
+    let next = Fence {
+        scope: fence.scope.clone(),
+        token: fence.token.saturating_add(1),
+    };
+    admit(root, &next).map(|_| ())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +84,15 @@ mod tests {
         assert_eq!(fence("domain:rabbitmq", 1), Ok(Verdict::Admitted));
         assert_eq!(fence("site:demo", 6), Ok(Verdict::Admitted));
         assert_eq!(fence("site:demo", 5), Ok(Verdict::Refused { seen: 6 }));
+        let six = Fence {
+            scope: "site:demo".into(),
+            token: 6,
+        };
+        close(&Root::new(dir.path()), &six).unwrap();
+        assert_eq!(fence("site:demo", 6), Ok(Verdict::Refused { seen: 7 }));
+        assert_eq!(fence("site:demo", 9), Ok(Verdict::Admitted));
+        close(&Root::new(dir.path()), &six).unwrap();
+        assert_eq!(fence("site:demo", 9), Ok(Verdict::Admitted));
         for bad in ["../x", "", "a/b", ".hidden"] {
             assert!(fence(bad, 1).is_err(), "{bad}");
         }

@@ -2,32 +2,59 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
-use super::{collect, durable, resource::sha256_hex, root::Root};
+use super::{collect, durable, resource::sha256_hex, root::Root, step_key};
 
 /// Versions kept on a host: the one in use and two to go back to.
 const KEEP_VERSIONS: usize = 3;
 
-/// `TEMPORARY install SHA256`: this very file becomes `STATE/agent/SHA256/nightshift-agent`, and `current` points to its folder.
+/// The file name of every version.
+pub const PROGRAM: &str = "nightshift-agent";
+
+/// What an uploaded agent is called until it is installed: `nightshift-agent.new-SIGNATURE-RANDOM`. The signature lets a host that
+/// obeys somebody tell whose agent it is.
+pub fn signature_of(name: &str) -> Option<&str> {
+    let (signature, _random) = name
+        .strip_prefix(PROGRAM)?
+        .strip_prefix(".new-")?
+        .split_once('-')?;
+    Some(signature)
+}
+
+/// `TEMPORARY install SHA256`: this very file is put in its place. A host that was never enrolled takes any.
 pub fn install(root: &Root, sha256: &str) -> Result<(), String> {
     let own = std::env::current_exe()
         .map_err(|error| format!("expected to know this program's path, found: {error}"))?;
-    let bytes = fs::read(&own)
+    let name = own
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    let signature = signature_of(name).unwrap_or_default();
+    if let Err(why) = step_key::check_agent(root, sha256, signature, Ok(())) {
+        let _ = fs::remove_file(&own);
+        return Err(why);
+    }
+    put_in_place(root, &own, sha256)
+}
+
+/// The file `own` becomes `STATE/agent/SHA256/nightshift-agent`, and `current` points to its folder.
+pub fn put_in_place(root: &Root, own: &Path, sha256: &str) -> Result<(), String> {
+    let bytes = fs::read(own)
         .map_err(|error| format!("expected to read {}, found: {error}", own.display()))?;
     let found = sha256_hex(&bytes);
     if found != sha256 {
-        let _ = fs::remove_file(&own);
+        let _ = fs::remove_file(own);
         return Err(format!("expected the digest {sha256}, found {found}"));
     }
     let agents = root.state("agent");
-    let place = agents.join(sha256).join("nightshift-agent");
+    let place = agents.join(sha256).join(PROGRAM);
     let fail = |what: &str, error: std::io::Error| {
         format!("expected to {what} {}, found: {error}", place.display())
     };
     durable::create_private_dir(&agents.join(sha256))?;
-    fs::File::open(&own)
+    fs::File::open(own)
         .and_then(|file| file.sync_all())
         .map_err(|error| fail("sync", error))?;
-    durable::rename_into_place(&own, &place).map_err(|error| fail("install", error))?;
+    durable::rename_into_place(own, &place).map_err(|error| fail("install", error))?;
     point(&agents, sha256).map_err(|error| fail("point `current` to", error))?;
     drop_old(&agents, sha256);
     Ok(())

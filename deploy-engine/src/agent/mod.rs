@@ -1,7 +1,7 @@
 //! What runs on hosts: observes, applies, and remembers every step it started.
 //!
 //! No tokio, no name-service switch, no shell: one small static program. `serve` answers frames on standard input and output;
-//! `work` is the separate process of one step and outlives the connection that asked for it.
+//! `work` is the separate process of one step and outlives the connection that asked for it. `gate` is the forced command of an SSH key.
 
 mod apply;
 mod apt;
@@ -12,6 +12,7 @@ mod exec;
 mod export;
 mod facts;
 mod fence;
+mod gate;
 mod http;
 mod install;
 mod observe;
@@ -21,13 +22,14 @@ mod resource;
 mod root;
 mod serve;
 mod spool;
+mod step_key;
 mod worker;
 
 use std::process::ExitCode;
 
 pub use root::Root;
 
-const USAGE: &str = "usage: nightshift-agent [--root DIR] serve | work KEY | install SHA256 | export --config FILE | --version";
+const USAGE: &str = "usage: nightshift-agent [--root DIR] serve | gate | work KEY | install SHA256 | export --config FILE | --version";
 
 /// The program: picks the subcommand. `--root` makes another directory stand for `/`; tests use it.
 pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
@@ -43,6 +45,9 @@ pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["serve"] => serve::serve(&root),
+        ["gate"] => {
+            return gate::gate(&root, std::env::var("SSH_ORIGINAL_COMMAND").ok().as_deref());
+        }
         ["work", key] => worker::work(&root, key),
         ["install", sha256] => install::install(&root, sha256),
         ["export", "--config", file] => export::serve(&root, file),

@@ -20,6 +20,7 @@ use super::{
     probe,
     root::Root,
     spool::{Claim, Entry, Order, Spool},
+    step_key,
 };
 use crate::wire::{
     self, Event, Fence, Frame, Outcome, PROTOCOL, Probe, Reply, Request, Resource, StepKey,
@@ -30,6 +31,8 @@ use crate::wire::{
 const IN_FLIGHT_LIMIT: usize = 64;
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
+/// Scopes of repairs begin so; those of deploys are `site:NAME`.
+const REPAIR_SCOPE: &str = "domain:";
 /// How often a step is looked at that another connection started.
 const FOLLOW_POLL: Duration = Duration::from_millis(50);
 
@@ -39,6 +42,8 @@ struct Server {
     exec: Exec,
     output: Arc<Mutex<io::Stdout>>,
     in_flight: Arc<AtomicUsize>,
+    /// Of this connection; part of every signature on it.
+    nonce: Arc<str>,
 }
 
 /// `nightshift-agent serve`: until standard input ends.
@@ -50,16 +55,15 @@ pub fn serve(root: &Root) -> Result<(), String> {
         exec: Exec::new(root.clone()),
         output: Arc::new(Mutex::new(io::stdout())),
         in_flight: Arc::default(),
+        nonce: step_key::nonce()?.into(),
     };
     let mut input = io::stdin().lock();
     let mut buffer: Vec<u8> = Vec::new();
     let mut chunk = vec![0; READ_BYTES];
     loop {
-        while let Some((frame, used)) =
-            wire::decode::<Request>(&buffer).map_err(|error| error.to_string())?
-        {
+        while let Some((payload, used)) = wire::split(&buffer).map_err(|e| e.to_string())? {
+            server.accept(payload)?;
             buffer.drain(..used);
-            server.accept(frame);
         }
         match input.read(&mut chunk) {
             Ok(0) => return Ok(()),
@@ -71,7 +75,36 @@ pub fn serve(root: &Root) -> Result<(), String> {
 }
 
 impl Server {
-    fn accept(&self, frame: Frame<Request>) {
+    /// An error ends the conversation: there is no known frame to go on from.
+    fn accept(&self, payload: &[u8]) -> Result<(), String> {
+        let (json, signature) = wire::unseal(payload);
+        let frame: Frame<Request> = wire::parse(json).map_err(|error| error.to_string())?;
+        match self.obeyed(&frame.body, json, signature) {
+            Ok(()) => self.take(frame),
+            Err(why) => drop(self.reply(frame.id, Reply::Refused { why })),
+        }
+        Ok(())
+    }
+
+    /// Only greeting and enrolling need no signature. Looking needs one as well: a probe may be a program.
+    fn obeyed(
+        &self,
+        request: &Request,
+        json: &[u8],
+        signature: Option<&str>,
+    ) -> Result<(), String> {
+        match request {
+            Request::Hello { .. } | Request::Enrol { .. } => Ok(()),
+            Request::Observe { .. }
+            | Request::Start { .. }
+            | Request::Ask { .. }
+            | Request::Attach { .. }
+            | Request::Cancel { .. }
+            | Request::Forget { .. } => step_key::check(&self.root, &self.nonce, json, signature),
+        }
+    }
+
+    fn take(&self, frame: Frame<Request>) {
         if self.in_flight.fetch_add(1, Ordering::Relaxed) >= IN_FLIGHT_LIMIT {
             self.in_flight.fetch_sub(1, Ordering::Relaxed);
             let why =
@@ -107,6 +140,9 @@ impl Server {
     fn answer(&self, id: u64, request: Request) {
         let done = match request {
             Request::Hello { protocol } => self.hello(id, protocol),
+            Request::Enrol { key } => step_key::enrol(&self.root, &key).map(|()| {
+                self.reply(id, Reply::Ok);
+            }),
             Request::Observe {
                 facts,
                 resources,
@@ -134,9 +170,7 @@ impl Server {
                 .entry(&key)
                 .and_then(|entry| self.follow(id, &key, &entry, seen, None)),
             Request::Cancel { key } => self.cancel(id, &key),
-            Request::Forget { job } => Spool::new(&self.root).forget(&job).map(|()| {
-                self.reply(id, Reply::Ok);
-            }),
+            Request::Forget { job, fence } => self.forget(id, &job, &fence),
         };
         if let Err(why) = done {
             self.reply(id, Reply::Refused { why });
@@ -149,12 +183,15 @@ impl Server {
         }
         let boot_id = facts::boot_id(&self.root)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
+        let obeys = step_key::read(&self.root)?.map(|key| key.id());
         self.reply(
             id,
             Reply::Hello {
                 protocol: PROTOCOL,
                 version,
                 boot_id,
+                nonce: self.nonce.to_string(),
+                obeys,
             },
         );
         Ok(())
@@ -203,12 +240,19 @@ impl Server {
     fn cancel(&self, id: u64, key: &StepKey) -> Result<(), String> {
         let entry = Spool::new(&self.root).entry(key)?;
         match entry.status(SystemTime::now())? {
-            StepStatus::Running { .. } => entry.request_cancel()?,
-            StepStatus::NeverStarted => {
-                return Err(format!("expected a running step {key}, found none"));
-            }
+            StepStatus::NeverStarted if entry.call_off()? => {}
+            // Or it began just now.
+            StepStatus::NeverStarted | StepStatus::Running { .. } => entry.request_cancel()?,
             StepStatus::Finished { .. } => {}
         }
+        self.reply(id, Reply::Ok);
+        Ok(())
+    }
+
+    fn forget(&self, id: u64, job: &str, fence: &Fence) -> Result<(), String> {
+        // First, so that no start comes in between.
+        fence::close(&self.root, fence)?;
+        Spool::new(&self.root).forget(job)?;
         self.reply(id, Reply::Ok);
         Ok(())
     }
@@ -228,6 +272,15 @@ impl Server {
                     },
                 );
                 return Ok(());
+            }
+            // A person's word that came after the gates were asked, in the same exchange as the act (gates G4, G11). A deploy is
+            // a person's own doing and was prechecked, and what a repair left half-done is taken back all the same.
+            if let Some(marker) = facts::maintenance_marker(&self.root)
+                .filter(|_| fence.scope.starts_with(REPAIR_SCOPE) && !key.is_undo())
+            {
+                return Err(format!(
+                    "this host is marked as in maintenance ({marker}): nothing is repaired on it"
+                ));
             }
             if let Claim::Taken(lock) = entry.claim(&order)? {
                 let mut worker = self.spawn(key, lock)?;

@@ -85,7 +85,7 @@ impl Spool {
         let of_job = |entry: &Entry| entry.name().is_some_and(|name| name.starts_with(&prefix));
         self.entries()
             .iter()
-            .filter(|e| of_job(e) && !e.alive())
+            .filter(|e| of_job(e) && !e.runs())
             .try_for_each(Entry::remove)
     }
 
@@ -94,7 +94,7 @@ impl Spool {
         let idle = collect::set(
             self.entries()
                 .into_iter()
-                .filter(|e| !e.alive())
+                .filter(|e| !e.runs())
                 .map(|e| (e.changed().unwrap_or(SystemTime::UNIX_EPOCH), e)),
         );
         for (place, (changed, entry)) in idle.iter().rev().enumerate() {
@@ -163,8 +163,39 @@ impl Entry {
         })
     }
 
+    /// Not over yet. What a finished step left running may keep the lock.
+    fn runs(&self) -> bool {
+        !self.path("outcome").exists() && self.alive()
+    }
+
     /// Takes a key that was never started, and writes down what is to be done.
     pub fn claim(&self, order: &Order) -> Result<Claim, String> {
+        let Some(lock) = self.take()? else {
+            return Ok(Claim::Known);
+        };
+        let json = serde_json::to_vec(order).map_err(|error| error.to_string())?;
+        durable::write(&self.path("request"), &json)?;
+        self.sync()?;
+        Ok(Claim::Taken(lock))
+    }
+
+    /// Sees to it that a key that was never started never is. False: it was started meanwhile.
+    pub fn call_off(&self) -> Result<bool, String> {
+        let Some(_lock) = self.take()? else {
+            return Ok(false);
+        };
+        self.finish(&Outcome::CalledOff)?;
+        self.sync()?;
+        Ok(true)
+    }
+
+    fn sync(&self) -> Result<(), String> {
+        durable::sync_dir_of(&self.dir)
+            .map_err(|error| format!("expected to sync the spool, found: {error}"))
+    }
+
+    /// The lock of a key that was neither started nor called off.
+    fn take(&self) -> Result<Option<File>, String> {
         durable::create_private_dir(&self.dir)?;
         let lock = self.open_lock(true).map_err(|error| {
             format!(
@@ -180,14 +211,8 @@ impl Entry {
             }
             !taken
         });
-        if held || self.path("started").exists() {
-            return Ok(Claim::Known);
-        }
-        let json = serde_json::to_vec(order).map_err(|error| error.to_string())?;
-        durable::write(&self.path("request"), &json)?;
-        durable::sync_dir_of(&self.dir)
-            .map_err(|error| format!("expected to sync the spool, found: {error}"))?;
-        Ok(Claim::Taken(lock))
+        let known = held || self.path("started").exists() || self.path("outcome").exists();
+        Ok((!known).then_some(lock))
     }
 
     pub fn order(&self) -> Result<Order, String> {
@@ -368,6 +393,26 @@ mod tests {
             }
         );
         assert!(entry.order().is_err(), "the request must be gone");
+    }
+
+    #[test]
+    fn a_key_that_was_called_off_is_never_started() {
+        let (_dir, spool) = bench();
+        let entry = spool.entry(&StepKey("job1.0.1".into())).unwrap();
+        assert_eq!(entry.call_off(), Ok(true));
+        let outcome = Outcome::CalledOff;
+        let status = entry.status(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(status, StepStatus::Finished { outcome });
+        assert!(matches!(entry.claim(&order()).unwrap(), Claim::Known));
+        // One that has begun, or is about to, is not called off any more.
+        let entry = spool.entry(&StepKey("job1.1.1".into())).unwrap();
+        let Claim::Taken(lock) = entry.claim(&order()).unwrap() else {
+            panic!("the key is new")
+        };
+        assert_eq!(entry.call_off(), Ok(false));
+        entry.set_started(&started()).unwrap();
+        drop(lock);
+        assert_eq!(entry.call_off(), Ok(false));
     }
 
     #[test]

@@ -28,6 +28,10 @@ pub fn work(root: &Root, key: &str) -> Result<(), String> {
     let _ = rustix::process::setsid();
     let entry = Spool::new(root).entry(&StepKey(key.to_owned()))?;
     let _ = rustix::io::ioctl_fionbio(std::io::stdout(), true);
+    // Without close-on-exec, so the programs that it starts hold the lock as well: were the worker alone killed, the step would
+    // be called lost, and perhaps done again or undone, while its program still works.
+    let _held_by_programs = rustix::io::dup(std::io::stdin())
+        .map_err(|error| format!("expected to keep the lock of {key}, found: {error}"))?;
     if !entry.alive() {
         return Err(format!(
             "expected to be started by the agent, which holds the lock of {key}"

@@ -365,6 +365,80 @@ proptest! {
         state.next(at(1) + SignedDuration::from_hours(1));
     }
 
+    /// What a journal takes can be read back from any of its prefixes, to the state that its writer had then, and from there on to
+    /// the end. What it does not take is an error that names the event, and leaves no trace.
+    #[test]
+    fn every_prefix_of_a_journal_folds_to_the_state_of_its_writer(
+        (heal, steps) in any_job(),
+        events in proptest::collection::vec(any_event(), 0..80),
+    ) {
+        let first = (at(0), created(heal, steps));
+        let mut states = vec![JobState::fold([&first]).unwrap()];
+        let mut journal = vec![first];
+        for (second, event) in (1..).zip(events) {
+            let entry = (at(second), event);
+            let before = states[states.len() - 1].clone();
+            match before.apply(entry.0, &entry.1) {
+                Ok(after) => {
+                    journal.push(entry);
+                    states.push(after);
+                }
+                Err(illegal) => prop_assert!(!illegal.to_string().is_empty()),
+            }
+        }
+        for (length, written) in (1..).zip(&states) {
+            let read = JobState::fold(&journal[..length]).unwrap();
+            prop_assert_eq!(&read, written);
+            prop_assert_eq!(read.length(), length as u64);
+            prop_assert_eq!(read.next(at(99)), written.next(at(99)));
+            let rest = journal[length..].iter();
+            let end = rest.fold(read, |state, (at, event)| state.apply(*at, event).unwrap());
+            prop_assert_eq!(&end, &states[states.len() - 1]);
+        }
+    }
+
+    #[test]
+    fn nothing_follows_the_end_of_a_job(
+        (heal, steps) in any_job(),
+        ends in proptest::collection::vec(any_end(), 1..20),
+        cancel_at in proptest::option::of(0..20_usize),
+        event in any_event(),
+    ) {
+        let state = drive(heal, &steps, &ends, cancel_at);
+        prop_assert!(state.result().is_some());
+        prop_assert_eq!(state.next(at(99)), Vec::new());
+        let illegal = state.apply(at(99), &event).unwrap_err();
+        prop_assert_eq!(illegal.why, Illegal::AlreadyFinished);
+    }
+
+    /// Fencing numbers only grow, and nothing starts before there is one.
+    #[test]
+    fn tokens_only_grow_and_come_before_the_first_start(
+        (heal, steps) in any_job(),
+        events in proptest::collection::vec(any_event(), 0..80),
+    ) {
+        let mut state = JobState::new().apply(at(0), &created(heal, steps)).unwrap();
+        let mut highest = None;
+        for event in events {
+            let before = state.clone();
+            let Ok(after) = state.apply(at(1), &event) else {
+                state = before;
+                continue;
+            };
+            match event {
+                JobEvent::Leased { token, .. } => {
+                    prop_assert!(highest.is_none_or(|highest| token > highest));
+                    highest = Some(token);
+                }
+                JobEvent::StepStarted { .. } | JobEvent::UndoStarted { .. } => {
+                    prop_assert!(highest.is_some());
+                }
+                _ => {}
+            }
+            state = after;
+        }
+    }
+
     #[test]
     fn every_graph_of_needs_comes_to_its_end_in_order((heal, steps) in any_job()) {
         let state = drive(heal, &steps, &[done()], None);

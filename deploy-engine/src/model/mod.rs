@@ -26,7 +26,7 @@ pub use render::{MemberModel, Phase, PortUse, Rendered};
 pub use service::{Pace, ServiceSpec, Topology};
 pub use site::{HostSpec, Site, SiteFile, SshSettings};
 
-use crate::{condition::ConditionCall, probe::ProbeContext};
+use crate::{condition::ConditionCall, probe::ProbeContext, wire::STEP_SECRET};
 
 /// A site with all that its services ask of its hosts.
 #[derive(Clone, Debug)]
@@ -137,13 +137,11 @@ impl Model {
 
     /// The names of all secrets that the site's services use, for example `mariadb.root`.
     pub fn secret_names(&self) -> BTreeSet<String> {
-        self.services
-            .iter()
-            .flat_map(|(service, deployment)| {
-                let secrets = deployment.spec.secrets.iter();
-                secrets.map(move |secret| format!("{service}.{secret}"))
-            })
-            .collect()
+        let of_services = self.services.iter().flat_map(|(service, deployment)| {
+            let secrets = deployment.spec.secrets.iter();
+            secrets.map(move |secret| format!("{service}.{secret}"))
+        });
+        of_services.chain([STEP_SECRET.to_owned()]).collect()
     }
 }
 

@@ -147,7 +147,7 @@ resources:
     insta::assert_snapshot!("watcher", content);
     assert_eq!(
         model.secret_names().into_iter().collect::<Vec<_>>(),
-        ["web.token"]
+        ["nightshift.steps", "web.token"]
     );
 }
 

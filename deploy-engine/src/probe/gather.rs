@@ -299,7 +299,7 @@ mod tests {
             unreachable!("evidence changes nothing")
         }
 
-        async fn forget(&self, _: &HostName, _: &JobId) -> Result<(), HostError> {
+        async fn forget(&self, _: &HostName, _: &JobId, _: &Fence) -> Result<(), HostError> {
             unreachable!("evidence changes nothing")
         }
     }

@@ -9,12 +9,14 @@ pub mod memcached;
 pub mod monitoring;
 pub mod rabbitmq;
 mod table;
+mod words;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use gather::{GATHER_LIMIT, ProbeSite, gather};
+pub use words::words;
 
 use crate::{
     model::{HostName, ServiceName},

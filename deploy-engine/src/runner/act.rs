@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Context,
     check::{check, describe},
-    host::{HostEnd, HostTask, stopped},
+    host::{HostEnd, HostTask},
     outcome,
     policy::{OnCancel, on_cancel},
     ports::{limited, sleep_until},
@@ -23,13 +23,35 @@ use crate::{
 /// Bytes of one reading that the journal keeps. Probes of hosts stay far below; a reading that is larger is left out by name.
 const READING_LIMIT_BYTES: usize = 256 * 1024;
 
+/// How old the guards' word may be when a step is sent: the judgement itself and a journal write on a slow disk. Older, they are
+/// asked again.
+const GUARD_AGE_MAX: SignedDuration = SignedDuration::from_secs(15);
+
 /// How an attempt is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum How {
     /// First act after the journal's entry.
-    Start,
+    Start(Permit),
     /// The entry was found in the journal: what became of it is to be found out.
     Attach,
+}
+
+/// What speaks for acting now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permit {
+    /// What the guards said.
+    pub before: String,
+    /// When they were asked; `None`: there are none.
+    pub guarded_at: Option<Timestamp>,
+    /// Nothing was sent under the attempt's key before.
+    pub fresh: bool,
+}
+
+impl Permit {
+    fn is_stale(&self, now: Timestamp) -> bool {
+        self.guarded_at
+            .is_some_and(|at| now.duration_since(at) > GUARD_AGE_MAX)
+    }
 }
 
 /// One attempt.
@@ -43,9 +65,7 @@ pub struct Attempt {
     /// When its start was recorded.
     pub since: Timestamp,
     pub how: How,
-    /// What its guards said.
-    pub before: String,
-    pub stop: watch::Receiver<bool>,
+    pub stop: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -54,7 +74,7 @@ pub enum Acted {
         end: StepEnd,
         evidence: Option<Readings>,
     },
-    /// Its host never started it: gate and guards are to be asked again.
+    /// Its host never started it, or its guards' word grew too old first: gate and guards are to be asked again.
     NeverStarted,
 }
 
@@ -82,10 +102,10 @@ impl Attempt {
         if policy != OnCancel::EndAtOnce {
             return self.act(action, policy).await;
         }
-        let mut stop = self.stop.clone();
+        let stop = self.stop.clone();
         tokio::select! {
             biased;
-            () = stopped(&mut stop) => Acted::end(StepEnd::Cancelled),
+            () = stop.cancelled() => Acted::end(StepEnd::Cancelled),
             acted = self.act(action, policy) => acted,
         }
     }
@@ -114,6 +134,15 @@ impl Attempt {
     }
 
     async fn on_host(&mut self, host: &HostName, work: &Work, policy: OnCancel) -> Acted {
+        let permit = match &self.how {
+            How::Start(permit) => Some(permit),
+            How::Attach => None,
+        };
+        // Whatever the driver did in between, this is the last moment.
+        if permit.is_some_and(|permit| permit.is_stale(self.context.clock.now())) {
+            return Acted::NeverStarted;
+        }
+        let before = permit.map_or("", |permit| permit.before.as_str());
         let task = HostTask {
             hosts: self.context.hosts.clone(),
             clock: self.context.clock.clone(),
@@ -126,20 +155,21 @@ impl Attempt {
             work: work.clone(),
             since: self.since,
             timeout: self.step.timeout,
+            fresh: permit.is_some_and(|permit| permit.fresh),
             cancellable: policy == OnCancel::EndOnHost,
             stop: self.stop.clone(),
         };
-        let ended = match self.how {
-            How::Start => task.start().await,
-            How::Attach => task.attach().await,
+        let ended = match permit {
+            Some(_) => task.start().await,
+            None => task.attach().await,
         };
         match ended {
             HostEnd::NeverStarted => Acted::NeverStarted,
             HostEnd::NotDone { why } => Acted::end(StepEnd::Failed {
-                what: format!("{why}; nothing was done{}", self.before),
+                what: format!("{why}; nothing was done{before}"),
             }),
             HostEnd::Outcome(outcome) => {
-                let end = outcome::step_end(host, work, outcome, &self.before);
+                let end = outcome::step_end(host, work, outcome, before);
                 Acted::end(self.after_loss(end).await)
             }
         }

@@ -9,6 +9,7 @@ use super::{Context, RunError, flight::host_of, ports::limited};
 use crate::{
     job::{JobEvent, JobId, JobResult, JobState, JournalError, LEASE_SECONDS, Lease, LeaseError},
     model::HostName,
+    wire::Fence,
 };
 
 /// Seconds between renewals of a lease: three may fail before it counts as expired.
@@ -138,13 +139,14 @@ impl Book {
             if let Err(error) = self.context.journal.release(&lease).await {
                 tracing::warn!(job = %self.job, %error, "the lease could not be given back");
             }
+            let (scope, token) = (lease.scope, lease.token);
+            self.forget_on_hosts(&Fence { scope, token }).await;
         }
-        self.forget_on_hosts().await;
         Ok(result)
     }
 
-    /// Drops what hosts remember: nobody asks for a finished job again.
-    async fn forget_on_hosts(&self) {
+    /// Drops what hosts remember, and closes them to what is still under way: nobody asks for a finished job again.
+    async fn forget_on_hosts(&self, fence: &Fence) {
         let Some(job) = self.state.job() else { return };
         let started = job
             .steps
@@ -155,7 +157,7 @@ impl Book {
         let touched: BTreeSet<&HostName> = actions.filter_map(host_of).collect();
         let forget = touched
             .into_iter()
-            .map(|host| self.context.hosts.forget(host, &self.job));
+            .map(|host| self.context.hosts.forget(host, &self.job, fence));
         let forgotten = limited(&*self.context.clock, FORGET_LIMIT, join_all(forget)).await;
         for error in forgotten
             .unwrap_or_default()

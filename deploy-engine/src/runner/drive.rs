@@ -1,32 +1,31 @@
 //! The loop that drives one job. It alone writes the job's journal; steps run beside it and report back.
 
+mod beside;
+mod open_end;
+
 use std::sync::Arc;
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Context, RunError,
-    act::{Acted, Attempt, How},
+    act::{Acted, Attempt, How, Permit},
     book::Book,
     flight::{Flight, Flights},
-    host::stopped,
     ports::sleep_until,
     prepare::{Prepared, prepare},
 };
 use crate::{
-    job::{
-        HOLD_POLL_SECONDS, Job, JobEvent, JobId, JobResult, JobState, Next, Step, StepEnd, StepId,
-    },
+    job::{HOLD_POLL_SECONDS, JobEvent, JobId, JobResult, JobState, Next, Step, StepEnd, StepId},
     wire::Fence,
 };
+use beside::Beside;
 
 /// How long a gate may hold a job: a day later the world is another one, and the job is refused.
 const HOLD_LIMIT_SECONDS: i64 = 24 * 60 * 60;
-
-/// How often an attempt is begun again because its host says that it never started it.
-const RESTARTS: u32 = 5;
 
 /// A request to cancel; answered when it is in the journal.
 pub struct CancelOrder {
@@ -38,27 +37,32 @@ pub struct CancelOrder {
 enum Landed {
     Prepared(Prepared),
     Acted(Acted),
+    /// What was to be given up, and how it then ended.
+    CalledOff(StepEnd),
 }
 
 pub struct Driver {
     context: Arc<Context>,
     book: Book,
     flights: Flights,
-    tasks: FuturesUnordered<BoxFuture<'static, (StepId, Landed)>>,
-    stop: watch::Sender<bool>,
+    beside: Beside,
+    stop: CancellationToken,
     /// While the job is held: when the gate is asked again.
     ask_gate_at: Option<Timestamp>,
 }
 
 impl Driver {
     pub fn new(context: Arc<Context>, job: JobId, state: JobState, last_at: Timestamp) -> Self {
-        let cancelled = state.job().is_some_and(|job| job.cancelled_by.is_some());
+        let stop = CancellationToken::new();
+        if state.job().is_some_and(|job| job.cancelled_by.is_some()) {
+            stop.cancel();
+        }
         Self {
             book: Book::new(context.clone(), job, state, last_at),
             context,
             flights: Flights::default(),
-            tasks: FuturesUnordered::new(),
-            stop: watch::Sender::new(cancelled),
+            beside: Beside::default(),
+            stop,
             ask_gate_at: None,
         }
     }
@@ -73,10 +77,12 @@ impl Driver {
             }
             let clock = self.context.clock.clone();
             let wake = self.wake_at();
+            // In this order: what people and the clock want is seldom, so steps wait for neither for long.
             tokio::select! {
-                Some((step, landed)) = self.tasks.next() => self.land(step, landed).await?,
+                biased;
                 Some(order) = orders.recv() => self.cancel(order).await?,
-                () = sleep_until(&*clock, wake) => self.book.renew_if_due().await?,
+                () = sleep_until(&*clock, wake) => self.renew_if_due().await?,
+                Some((step, landed)) = self.beside.next() => self.land(step, landed).await?,
             }
         }
     }
@@ -116,7 +122,7 @@ impl Driver {
             } if !self.flights.contains(step) => {
                 let flight = Flight::new(self.step(step), attempt, undo, true);
                 self.flights.insert(step, flight);
-                self.act(step, since, How::Attach, String::new());
+                self.act(step, since, How::Attach);
             }
             Next::Wait { until, .. } => {
                 let asked = self.ask_gate_at.get_or_insert(until);
@@ -149,29 +155,28 @@ impl Driver {
             self.book.shared_state(),
         );
         let step = self.step(id).clone();
-        let mut stop = self.stop.subscribe();
+        let open = self.open_attempts(id);
+        let stop = self.stop.clone();
         let task = async move {
             if let Some(at) = not_before {
                 tokio::select! {
+                    biased;
                     () = sleep_until(&*context.clock, at) => {}
-                    () = stopped(&mut stop), if !undo => {}
+                    () = stop.cancelled(), if !undo => {}
                 }
             }
-            let prepared = prepare(context, job, state, step, undo).await;
+            let prepared = prepare(context, job, state, step, undo, open).await;
             (id, Landed::Prepared(prepared))
         };
-        self.tasks.push(task.boxed());
+        self.beside.push(task.boxed());
     }
 
     /// Acts, beside the loop.
-    fn act(&mut self, id: StepId, since: Timestamp, how: How, before: String) {
+    fn act(&mut self, id: StepId, since: Timestamp, how: How) {
         let (Some(flight), Some(lease)) = (self.flights.get(id), self.book.lease()) else {
             return;
         };
-        let key = match flight.undo {
-            true => Job::undo_key(self.book.job(), id, flight.attempt),
-            false => Job::step_key(self.book.job(), id, flight.attempt),
-        };
+        let (key, _) = self.key_and_action(id, flight);
         let attempt = Attempt {
             context: self.context.clone(),
             job: self.book.job().clone(),
@@ -184,10 +189,9 @@ impl Driver {
             },
             since,
             how,
-            before,
-            stop: self.stop.subscribe(),
+            stop: self.stop.clone(),
         };
-        self.tasks
+        self.beside
             .push(async move { (id, Landed::Acted(attempt.run().await)) }.boxed());
     }
 
@@ -197,11 +201,15 @@ impl Driver {
             Landed::Acted(Acted::End { end, evidence }) => {
                 if let Some(readings) = evidence.filter(|readings| !readings.by_probe.is_empty()) {
                     let event = JobEvent::Evidence { step: id, readings };
-                    self.book.record(event).await?;
+                    self.record(event).await?;
                 }
                 self.end(id, end).await
             }
-            Landed::Acted(Acted::NeverStarted) => self.never_started(id).await,
+            Landed::Acted(Acted::NeverStarted) => {
+                self.begin_again(id);
+                Ok(())
+            }
+            Landed::CalledOff(end) => self.end(id, end).await,
         }
     }
 
@@ -212,13 +220,11 @@ impl Driver {
         let (undo, recorded) = (flight.undo, flight.recorded);
         if self.is_stopping() && !undo {
             // Nothing was done, so nothing is started any more.
-            return match recorded {
-                true => self.end(id, StepEnd::Cancelled).await,
-                false => {
-                    self.flights.remove(id);
-                    Ok(())
-                }
-            };
+            match recorded {
+                true => self.give_up(id, StepEnd::Cancelled),
+                false => drop(self.flights.remove(id)),
+            }
+            return Ok(());
         }
         let prepared = match prepared {
             Prepared::Hold { why, .. } if self.held_too_long() => Prepared::End(StepEnd::Refused {
@@ -233,23 +239,40 @@ impl Driver {
             Prepared::Hold { until, why } => self.hold(id, until, why).await,
             Prepared::End(end) => {
                 self.release_hold().await?;
-                if undo && !recorded {
+                if recorded {
+                    self.give_up(id, end);
+                    return Ok(());
+                }
+                if undo {
                     self.record_start(id).await?;
                 }
                 self.end(id, end).await
             }
-            Prepared::Act { before } => {
+            Prepared::Act { before, guarded_at } => {
                 self.release_hold().await?;
-                self.book.renew_if_due().await?;
+                self.renew_if_due().await?;
                 let since = match recorded {
                     // It starts only now: the time until now was lost to a crash, not to the step.
                     true => self.context.clock.now(),
                     false => self.record_start(id).await?,
                 };
-                self.act(id, since, How::Start, before);
+                let permit = Permit {
+                    before,
+                    guarded_at,
+                    fresh: !recorded,
+                };
+                self.act(id, since, How::Start(permit));
                 Ok(())
             }
         }
+    }
+
+    async fn record(&mut self, event: JobEvent) -> Result<Timestamp, RunError> {
+        self.beside.during(self.book.record(event)).await
+    }
+
+    async fn renew_if_due(&mut self) -> Result<(), RunError> {
+        self.beside.during(self.book.renew_if_due()).await
     }
 
     /// Intent, before the act.
@@ -263,7 +286,7 @@ impl Driver {
             true => JobEvent::UndoStarted { step, attempt },
             false => JobEvent::StepStarted { step, attempt },
         };
-        self.book.record(event).await
+        self.record(event).await
     }
 
     /// Outcome, after the act.
@@ -276,20 +299,7 @@ impl Driver {
             true => JobEvent::UndoEnded { step, attempt, end },
             false => JobEvent::StepEnded { step, attempt, end },
         };
-        self.book.record(event).await.map(|_| ())
-    }
-
-    async fn never_started(&mut self, id: StepId) -> Result<(), RunError> {
-        let Some(flight) = self.flights.get_mut(id) else {
-            return Ok(());
-        };
-        flight.restarts += 1;
-        if flight.restarts <= RESTARTS {
-            self.prepare(id, None);
-            return Ok(());
-        }
-        let what = format!("its host was told {RESTARTS} times to start it, and never recorded it");
-        self.end(id, StepEnd::Failed { what }).await
+        self.record(event).await.map(|_| ())
     }
 
     async fn hold(
@@ -305,7 +315,7 @@ impl Driver {
         let hold = self.book.state().job().and_then(|job| job.hold.as_ref());
         let known = hold.is_some_and(|hold| hold.why == why && hold.until == until);
         if !known {
-            self.book.record(JobEvent::Held { until, why }).await?;
+            self.record(JobEvent::Held { until, why }).await?;
         }
         match self.flights.get(id).is_some_and(|flight| flight.recorded) {
             true => self.prepare(id, Some(again)),
@@ -328,16 +338,15 @@ impl Driver {
             .job()
             .is_some_and(|job| job.hold.is_some())
         {
-            self.book.record(JobEvent::HoldReleased).await?;
+            self.record(JobEvent::HoldReleased).await?;
         }
         Ok(())
     }
 
     async fn cancel(&mut self, order: CancelOrder) -> Result<(), RunError> {
-        self.book
-            .record(JobEvent::CancelRequested { by: order.by })
+        self.record(JobEvent::CancelRequested { by: order.by })
             .await?;
-        self.stop.send_replace(true);
+        self.stop.cancel();
         self.ask_gate_at = None;
         // Whoever asked may have gone away; the journal has it all the same.
         let _ = order.reply.send(());

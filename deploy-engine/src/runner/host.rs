@@ -3,9 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-use super::ports::{Clock, JobObserver};
+use super::{
+    call_off::{CalledOff, call_off},
+    ports::{Clock, JobObserver},
+};
 use crate::{
     job::{JobId, StepId, StepProgress},
     model::{HostName, Secs},
@@ -44,9 +48,11 @@ pub struct HostTask {
     /// When the journal's event that started the attempt was recorded, and how long it may take from then on.
     pub since: Timestamp,
     pub timeout: Secs,
+    /// Nothing was sent under this key before.
+    pub fresh: bool,
     /// True when a cancelled job ends this work on its host instead of waiting for it.
     pub cancellable: bool,
-    pub stop: watch::Receiver<bool>,
+    pub stop: CancellationToken,
 }
 
 /// What became of it.
@@ -78,13 +84,30 @@ impl HostTask {
     async fn after(&mut self, error: HostError) -> HostEnd {
         match error {
             HostError::NotStarted { .. }
+            | HostError::UnknownSecret { .. }
+            | HostError::UnknownHost { .. }
+                if self.fresh =>
+            {
+                HostEnd::NotDone {
+                    why: error.to_string(),
+                }
+            }
+            // This try did nothing, says who could not send it or would not have it; a worker may run all the same, or the
+            // order of an earlier try be under way.
+            HostError::NotStarted { .. }
             | HostError::Refused { .. }
             | HostError::UnknownSecret { .. }
-            | HostError::UnknownHost { .. } => HostEnd::NotDone {
-                why: error.to_string(),
-            },
+            | HostError::UnknownHost { .. } => self.not_done(error.to_string()).await,
             // Whether the host got it is unknown.
             _ => self.find_out(Some(error)).await,
+        }
+    }
+
+    async fn not_done(&self, why: String) -> HostEnd {
+        match call_off(&*self.hosts, &*self.clock, &self.host, &self.key).await {
+            CalledOff::NeverBegan => HostEnd::NotDone { why },
+            CalledOff::Ended(outcome) => HostEnd::Outcome(outcome),
+            CalledOff::Unknown { why: unknown } => lost(format!("{why}; then {unknown}")),
         }
     }
 
@@ -144,19 +167,21 @@ impl HostTask {
         let mut limit = clock.sleep(left + ANSWER_GRACE);
         let mut asked_to_stop = false;
         loop {
+            // In this order: a host that tells much progress must not hold up the limit.
             tokio::select! {
+                biased;
                 outcome = &mut work => return outcome,
+                () = &mut limit => break,
+                () = self.stop.cancelled(), if self.cancellable && !asked_to_stop => {
+                    asked_to_stop = true;
+                    // If it cannot be told, the work goes on to its end or its limit, which is as safe.
+                    let _ = hosts.cancel(&self.host, &self.key).await;
+                }
                 Some(progress) = progress.recv() => self.observer.progress(StepProgress {
                     job: self.job.clone(),
                     step: self.step,
                     progress,
                 }),
-                () = &mut limit => break,
-                () = stopped(&mut self.stop), if self.cancellable && !asked_to_stop => {
-                    asked_to_stop = true;
-                    // If it cannot be told, the work goes on to its end or its limit, which is as safe.
-                    let _ = hosts.cancel(&self.host, &self.key).await;
-                }
             }
         }
         let _ = hosts.cancel(&self.host, &self.key).await;
@@ -180,11 +205,4 @@ fn lost(why: String) -> HostEnd {
 
 fn signed(length: Duration) -> SignedDuration {
     SignedDuration::try_from(length).unwrap_or(SignedDuration::MAX)
-}
-
-/// Until the job is told to stop; for ever, if nobody can tell it any more.
-pub async fn stopped(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }

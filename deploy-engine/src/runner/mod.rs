@@ -6,6 +6,7 @@
 
 mod act;
 mod book;
+mod call_off;
 mod check;
 mod drive;
 mod flight;
@@ -24,6 +25,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
+pub use outcome::subject;
 pub use policy::{OnCancel, on_cancel};
 pub use ports::{
     Clock, Evidence, GateVerdict, HostEvidence, JobObserver, NoObserver, OpenGate, StepGate,

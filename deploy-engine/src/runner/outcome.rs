@@ -33,7 +33,7 @@ pub fn step_end(host: &HostName, work: &Work, outcome: Outcome, before: &str) ->
         } => StepEnd::Drifted {
             what: format!("{host}: {at}: the plan saw {expected}, found {found}; plan again"),
         },
-        Outcome::Cancelled => StepEnd::Cancelled,
+        Outcome::Cancelled | Outcome::CalledOff => StepEnd::Cancelled,
         Outcome::Lost { why } => StepEnd::Lost {
             why: format!("{host}: {}: {why}", subject(work)),
         },

@@ -6,18 +6,27 @@ use jiff::Timestamp;
 
 use super::{
     Context,
+    call_off::{CalledOff, call_off},
     check::describe,
     ports::{GateVerdict, limited},
 };
-use crate::job::{JobId, JobState, Step, StepEnd};
+use crate::{
+    job::{JobId, JobState, Step, StepEnd},
+    model::HostName,
+    planted::{Bug, is_planted},
+    wire::StepKey,
+};
 
 /// How long a gate may think. A gate that hangs must not let anything start.
 const GATE_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Prepared {
-    /// Nothing is against it. `before`: what the guards said.
-    Act { before: String },
+    /// Nothing is against it. `before`: what the guards said, if there are any, and when they were asked.
+    Act {
+        before: String,
+        guarded_at: Option<Timestamp>,
+    },
     /// It ends without acting.
     End(StepEnd),
     Hold {
@@ -26,25 +35,51 @@ pub enum Prepared {
     },
 }
 
+/// `open`: earlier attempts whose outcome was lost. They are over before this one is even considered.
 pub async fn prepare(
     context: Arc<Context>,
     id: JobId,
     state: Arc<JobState>,
     step: Step,
     undo: bool,
+    open: Vec<(HostName, StepKey)>,
+) -> Prepared {
+    for (host, key) in &open {
+        let ended = call_off(&*context.hosts, &*context.clock, host, key).await;
+        if let CalledOff::Unknown { why } = ended {
+            return refused(format!("an earlier attempt may not be over: {why}"));
+        }
+    }
+    let prepared = consider(&context, &id, &state, &step, undo).await;
+    match prepared {
+        // Whoever reads that it was refused should not think that nothing was ever done.
+        Prepared::End(StepEnd::Refused { why }) if !open.is_empty() => {
+            refused(format!("{why}; what an earlier attempt did is unknown"))
+        }
+        other => other,
+    }
+}
+
+async fn consider(
+    context: &Context,
+    id: &JobId,
+    state: &JobState,
+    step: &Step,
+    undo: bool,
 ) -> Prepared {
     let now = context.clock.now();
     let asked = async {
         match undo {
-            false => context.gate.before(&id, &state, &step, now).await,
-            true => context.gate.before_undo(&id, &state, &step, now).await,
+            false => context.gate.before(id, state, step, now).await,
+            true => context.gate.before_undo(id, state, step, now).await,
         }
     };
     match limited(&*context.clock, GATE_LIMIT, asked).await {
         Some(GateVerdict::Pass) if undo => Prepared::Act {
             before: String::new(),
+            guarded_at: None,
         },
-        Some(GateVerdict::Pass) => judge(&context, &step).await,
+        Some(GateVerdict::Pass) => judge(context, step).await,
         Some(GateVerdict::Hold { until, why }) => Prepared::Hold { until, why },
         Some(GateVerdict::Refuse { why }) => refused(why),
         None => refused(format!(
@@ -66,6 +101,13 @@ async fn judge(context: &Context, step: &Step) -> Prepared {
         }
     }
     let mut before = String::new();
+    let guarded_at = (!step.guards.is_empty()).then(|| context.clock.now());
+    if is_planted(Bug::NoRecheck) {
+        return Prepared::Act {
+            before,
+            guarded_at: None,
+        };
+    }
     for guard in &step.guards {
         let (judgement, _) = context.evidence.judge(guard, context.clock.now()).await;
         let said = describe(guard, &judgement);
@@ -74,7 +116,7 @@ async fn judge(context: &Context, step: &Step) -> Prepared {
         }
         before += &format!("; before it, {said}");
     }
-    Prepared::Act { before }
+    Prepared::Act { before, guarded_at }
 }
 
 fn refused(why: String) -> Prepared {

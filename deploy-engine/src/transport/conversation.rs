@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::secret::{Scrubber, Secrets, mark_sensitive, reveal};
-use crate::wire::{self, Frame, Reply, Request};
+use crate::wire::{self, Frame, HostKey, Reply, Request};
 
 /// Frames waiting to be written; the agent reads as fast as it can, so more would mean that it hangs.
 const WRITE_QUEUE: usize = 64;
@@ -41,6 +41,8 @@ pub struct Conversation {
     waiting: Arc<Mutex<Waiting>>,
     next: AtomicU64,
     secrets: Arc<dyn Secrets>,
+    /// The host's key, and the nonce with which its agent greeted.
+    signer: OnceLock<(HostKey, String)>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -73,11 +75,17 @@ impl Conversation {
             waiting,
             next: AtomicU64::new(1),
             secrets,
+            signer: OnceLock::new(),
             tasks: [writer, reader],
         }
     }
 
-    /// Sends a request. Secrets are put in here, and only here.
+    /// From now on every request is signed. Once: a connection has one nonce.
+    pub fn sign_with(&self, key: HostKey, nonce: String) {
+        let _ = self.signer.set((key, nonce));
+    }
+
+    /// Sends a request. Secrets are put in here, and only here; what is signed is what the host gets.
     pub async fn ask(&self, mut body: Request) -> Result<Replies, Broken> {
         mark_sensitive(&mut body);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -86,7 +94,14 @@ impl Conversation {
         };
         let json = wire::payload(&Frame { id, body }).map_err(too_large)?;
         let json = reveal(&json, &*self.secrets).map_err(|name| Broken::UnknownSecret { name })?;
-        let bytes = wire::enclose(json.as_bytes()).map_err(too_large)?;
+        let bytes = match self.signer.get() {
+            None => wire::enclose(json.as_bytes()),
+            Some((key, nonce)) => {
+                let signature = key.sign(nonce, json.as_bytes());
+                wire::enclose(&wire::seal(json.as_bytes(), &signature))
+            }
+        };
+        let bytes = bytes.map_err(too_large)?;
         let (send, queue) = mpsc::channel(REPLY_QUEUE);
         {
             let mut waiting = lock(&self.waiting);
@@ -248,11 +263,15 @@ mod tests {
         )
     }
 
-    async fn request(stream: &mut DuplexStream) -> Frame<serde_json::Value> {
+    async fn payload(stream: &mut DuplexStream) -> Vec<u8> {
         let length = stream.read_u32().await.unwrap() as usize;
         let mut payload = vec![0; length];
         stream.read_exact(&mut payload).await.unwrap();
-        wire::parse(&payload).unwrap()
+        payload
+    }
+
+    async fn request(stream: &mut DuplexStream) -> Frame<serde_json::Value> {
+        wire::parse(&payload(stream).await).unwrap()
     }
 
     fn ask(key: &str) -> Request {
@@ -319,6 +338,21 @@ mod tests {
                 name: "a.none".into()
             })
         );
+    }
+
+    #[tokio::test]
+    async fn once_there_is_a_key_every_request_is_signed_as_the_host_gets_it() {
+        let (conversation, mut requests, _replies) = bench();
+        let _first = conversation.ask(ask("a")).await.unwrap();
+        let payload = payload(&mut requests).await;
+        assert_eq!(wire::unseal(&payload).1, None);
+        let key = HostKey::derive("site", "ctl1");
+        conversation.sign_with(key.clone(), "nonce".into());
+        let _second = conversation.ask(ask("⟦secret:a.b⟧")).await.unwrap();
+        let sealed = self::payload(&mut requests).await;
+        let (json, signature) = wire::unseal(&sealed);
+        assert!(String::from_utf8_lossy(json).contains("correct-horse"));
+        assert!(key.verifies("nonce", json, signature.unwrap()));
     }
 
     #[tokio::test]

@@ -48,8 +48,8 @@ pub enum HostError {
     /// The agent understood the request to be wrong; nothing was done.
     #[error("{host}: the agent refused: {why}")]
     Refused { host: HostName, why: String },
-    /// The connection broke before the host recorded the step: it certainly did nothing.
-    #[error("{host}: expected {key} to start, found that the host never recorded it: {found}")]
+    /// No connection could be had: the order was never sent, and certainly did nothing.
+    #[error("{host}: expected {key} to start, found no way to send it: {found}")]
     NotStarted {
         host: HostName,
         key: String,

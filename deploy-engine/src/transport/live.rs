@@ -11,10 +11,12 @@ use super::{
     conversation::{Broken, Conversation},
     login::{Target, login, words},
 };
-use crate::wire::{PROTOCOL, Reply, Request};
+use crate::wire::{HostKey, PROTOCOL, Reply, Request, STEP_SECRET};
 
 /// From starting the agent to its greeting. It answers in milliseconds; a host under a heavy load may need seconds.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// From bringing the host its key to its word that it keeps it.
+const ENROL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The upload of two megabytes over a slow line.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The check and the rename of an uploaded agent.
@@ -45,12 +47,13 @@ impl Live {
         control: &Path,
         secrets: Arc<dyn Secrets>,
     ) -> Result<Self, HostError> {
+        let key = host_key(target, &*secrets)?;
         let session = Arc::new(login(target, control).await?);
-        match Self::greet(target, session.clone(), secrets.clone()).await? {
+        match Self::greet(target, &key, session.clone(), secrets.clone()).await? {
             Greeting::Live(live) => return Ok(*live),
-            Greeting::Missing => install(target, &session).await?,
+            Greeting::Missing => install(target, &key, &session).await?,
         }
-        match Self::greet(target, session, secrets).await? {
+        match Self::greet(target, &key, session, secrets).await? {
             Greeting::Live(live) => Ok(*live),
             Greeting::Missing => Err(HostError::AgentInstall {
                 host: target.host.clone(),
@@ -61,9 +64,10 @@ impl Live {
         }
     }
 
-    /// Starts the agent and says hello in one exchange.
+    /// Starts the agent and says hello in one exchange; a host that obeys nobody yet gets its key.
     async fn greet(
         target: &Target,
+        key: &HostKey,
         session: Arc<Session>,
         secrets: Arc<dyn Secrets>,
     ) -> Result<Greeting, HostError> {
@@ -93,12 +97,21 @@ impl Live {
         .await;
         match hello {
             Ok(Ok(Reply::Hello {
-                protocol: PROTOCOL, ..
-            })) => Ok(Greeting::Live(Box::new(Self {
-                conversation,
-                session,
-                child,
-            }))),
+                protocol: PROTOCOL,
+                nonce,
+                obeys,
+                ..
+            })) => {
+                conversation.sign_with(key.clone(), nonce);
+                if obeys.as_deref() != Some(key.id().as_str()) {
+                    enrol(target, key, &conversation).await?;
+                }
+                Ok(Greeting::Live(Box::new(Self {
+                    conversation,
+                    session,
+                    child,
+                })))
+            }
             Ok(Ok(Reply::Refused { why })) => Err(protocol("the agent's hello", why)),
             Ok(Ok(_)) => Err(protocol("the agent's hello", "another reply".to_owned())),
             Ok(Err(_)) => match timeout(HELLO_TIMEOUT, child.wait()).await {
@@ -148,14 +161,56 @@ fn is_missing(ended: &Result<std::process::ExitStatus, openssh::Error>) -> bool 
     }
 }
 
-/// Uploads the agent aside; the copy itself then checks its digest and takes its place.
-async fn install(target: &Target, session: &Arc<Session>) -> Result<(), HostError> {
+/// The key of this host.
+fn host_key(target: &Target, secrets: &dyn Secrets) -> Result<HostKey, HostError> {
+    let secret = secrets
+        .reveal(STEP_SECRET)
+        .ok_or_else(|| HostError::UnknownSecret {
+            host: target.host.clone(),
+            name: STEP_SECRET.to_owned(),
+        })?;
+    Ok(HostKey::derive(&secret, target.host.as_str()))
+}
+
+/// A host that obeys another key says so, and how to make it obey this one.
+async fn enrol(
+    target: &Target,
+    key: &HostKey,
+    conversation: &Conversation,
+) -> Result<(), HostError> {
+    let host = || target.host.clone();
+    let request = Request::Enrol { key: key.clone() };
+    match timeout(ENROL_TIMEOUT, conversation.ask_once(request)).await {
+        Ok(Ok(Reply::Ok)) => {
+            tracing::info!(host = %target.host, key = key.id(), "the host obeys this key from now on");
+            Ok(())
+        }
+        Ok(Ok(Reply::Refused { why })) => Err(HostError::Refused { host: host(), why }),
+        Ok(Ok(_)) => Err(HostError::Protocol {
+            host: host(),
+            expected: "a bare yes to its key".to_owned(),
+            found: "another reply".to_owned(),
+        }),
+        Ok(Err(broken)) => Err(host_error(target, broken)),
+        Err(_) => Err(HostError::TimedOut {
+            host: host(),
+            what: "to take its key".to_owned(),
+            limit_seconds: ENROL_TIMEOUT.as_secs(),
+        }),
+    }
+}
+
+/// Uploads the agent aside; the copy itself then checks its digest and takes its place. Its name carries the signature by which a
+/// host knows whose agent it is.
+async fn install(target: &Target, key: &HostKey, session: &Arc<Session>) -> Result<(), HostError> {
     let fail = |found: String| HostError::AgentInstall {
         host: target.host.clone(),
         path: agent_path(),
         found,
     };
-    let aside = format!("{}.new-{:016x}", agent_path(), rand::random::<u64>());
+    let signature = key.sign_agent(agent_sha256());
+    let random = rand::random::<u64>();
+    let aside = format!("{}.new-{signature}-{random:016x}", agent_path());
     // `install` makes the directories and copies its standard input. Others may run the program, the signs exporter under its own
     // user does; only root may write it.
     run(

@@ -1,6 +1,7 @@
 //! One SSH session to one host, with OpenSSH's own client and strict host keys.
 
 use std::{
+    io,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
@@ -20,6 +21,23 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// The client process ends by itself so long after its owner is gone.
 const ORPHAN_SECONDS: usize = 30;
 
+/// File beside the control sockets with what OpenSSH must not do, whatever the user's own configuration says.
+const CONFIG_FILE: &str = "config";
+/// The first value of an option counts, so these come before what is included. A host gets no way back into this machine, no key
+/// agent above all, and what it sends cannot change `known_hosts`.
+const NEVER: &str = "\
+ForwardAgent no
+ForwardX11 no
+ForwardX11Trusted no
+ClearAllForwardings yes
+Tunnel no
+PermitLocalCommand no
+UpdateHostKeys no
+StrictHostKeyChecking yes
+";
+/// What is left as the machine says: jump hosts, ciphers, addresses.
+const INCLUDED: [&str; 2] = ["~/.ssh/config", "/etc/ssh/ssh_config"];
+
 /// Where a host is and how to log in there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -33,6 +51,17 @@ pub struct Target {
     pub known_hosts: Option<PathBuf>,
 }
 
+/// The configuration of OpenSSH's client for every login.
+fn config(included: &[&str]) -> String {
+    let include = |file: &&str| format!("Include {file}\n");
+    NEVER.to_owned() + &included.iter().map(include).collect::<String>()
+}
+
+/// Writes it below `control`, once, before the first login.
+pub fn write_config(control: &Path) -> io::Result<()> {
+    std::fs::write(control.join(CONFIG_FILE), config(&INCLUDED))
+}
+
 /// Opens a session whose control socket is below `control`.
 pub async fn login(target: &Target, control: &Path) -> Result<Session, HostError> {
     let mut builder = SessionBuilder::default();
@@ -42,7 +71,8 @@ pub async fn login(target: &Target, control: &Path) -> Result<Session, HostError
         .known_hosts_check(KnownHosts::Strict)
         .connect_timeout(CONNECT_TIMEOUT)
         .server_alive_interval(ALIVE_INTERVAL)
-        .control_directory(control);
+        .control_directory(control)
+        .config_file(control.join(CONFIG_FILE));
     if let Some(seconds) = NonZeroUsize::new(ORPHAN_SECONDS) {
         builder.control_persist(ControlPersist::IdleFor(seconds));
     }
@@ -126,6 +156,42 @@ fn classify(target: &Target, found: &str) -> HostError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As OpenSSH itself understands it.
+    #[test]
+    fn no_agent_and_nothing_else_is_forwarded_whatever_the_users_configuration_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let users = dir.path().join("users");
+        std::fs::write(
+            &users,
+            "ForwardAgent yes\nForwardX11 yes\nLocalForward 1 h:1\nRemoteForward 2 h:2\nTunnel yes\n\
+             PermitLocalCommand yes\nStrictHostKeyChecking no\nUpdateHostKeys yes\nProxyJump bastion\n",
+        )
+        .unwrap();
+        let file = dir.path().join(CONFIG_FILE);
+        std::fs::write(&file, config(&[users.to_str().unwrap()])).unwrap();
+        let output = std::process::Command::new("ssh")
+            .arg("-G")
+            .arg("-F")
+            .arg(&file)
+            .arg("ctl1")
+            .output();
+        let output = output.expect("OpenSSH's client, without which there is no way to hosts");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines: Vec<&str> = said.lines().collect();
+        for expected in [
+            "forwardagent no",
+            "forwardx11 no",
+            "clearallforwardings yes",
+            "tunnel false",
+            "permitlocalcommand no",
+            "stricthostkeychecking true",
+            "updatehostkeys false",
+            "proxyjump bastion",
+        ] {
+            assert!(lines.contains(&expected), "no {expected:?} in\n{said}");
+        }
+    }
 
     #[test]
     fn opensshs_words_are_told_apart() {

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 pub use agent::{AGENT, agent_path, agent_sha256};
 pub use error::HostError;
 pub use login::Target;
-pub use secret::Secrets;
+pub use secret::{Scrubber, Secrets};
 pub use ssh::SshHosts;
 
 use crate::{
@@ -54,8 +54,8 @@ pub trait Hosts: Send + Sync {
     async fn observe(&self, host: &HostName, ask: Observe) -> Result<Observed, HostError>;
 
     /// Has `work` done once under `key` and waits for its outcome, across reconnections. A key that the host knows is attached to.
-    /// An error says nothing about the work but [`HostError::NotStarted`], [`HostError::Refused`] and
-    /// [`HostError::UnknownSecret`], which mean that nothing was done: after any other, [`Hosts::ask`].
+    /// An error says nothing about the work but [`HostError::NotStarted`], [`HostError::UnknownSecret`] and
+    /// [`HostError::UnknownHost`], which mean that nothing was sent: after any other, [`Hosts::ask`].
     async fn start(
         &self,
         host: &HostName,
@@ -69,9 +69,11 @@ pub trait Hosts: Send + Sync {
     /// What the host remembers of a step.
     async fn ask(&self, host: &HostName, key: &StepKey) -> Result<StepStatus, HostError>;
 
-    /// Ends a running step; its outcome becomes [`Outcome::Cancelled`].
+    /// Ends a running step; its outcome becomes [`Outcome::Cancelled`]. One that never started is called off: its outcome becomes
+    /// [`Outcome::CalledOff`], and an order that arrives later begins nothing.
     async fn cancel(&self, host: &HostName, key: &StepKey) -> Result<(), HostError>;
 
-    /// Drops what the host remembers of a finished job.
-    async fn forget(&self, host: &HostName, job: &JobId) -> Result<(), HostError>;
+    /// Drops what the host remembers of a finished job. `fence` is the job's last one: the host refuses it from now on, so that
+    /// nothing of the job that is still under way can begin.
+    async fn forget(&self, host: &HostName, job: &JobId, fence: &Fence) -> Result<(), HostError>;
 }

@@ -96,6 +96,11 @@ impl Scrubber {
         Self { values }
     }
 
+    /// What is looked for → what stands in its place, longest first.
+    pub fn values(&self) -> &[(String, String)] {
+        &self.values
+    }
+
     /// The JSON of a frame without values of secrets.
     pub fn scrub(&self, json: String) -> String {
         self.values.iter().fold(json, |json, (value, reference)| {

@@ -20,7 +20,7 @@ use super::{
     control::ControlDir,
     conversation::{Broken, Replies},
     live::{Live, host_error},
-    login::Target,
+    login::{Target, write_config},
 };
 use crate::{
     job::JobId,
@@ -105,10 +105,12 @@ impl SshHosts {
             let slot = Mutex::default();
             (target.host.clone(), Host { target, slot })
         });
+        let control = ControlDir::create()?;
+        write_config(control.path())?;
         Ok(Self {
             hosts: hosts.collect(),
             secrets,
-            control: ControlDir::create()?,
+            control,
         })
     }
 
@@ -302,7 +304,12 @@ impl SshHosts {
                     key,
                     status: StepStatus::NeverStarted,
                 } => {
-                    return Err(not_started(host, &key, "the host has no record of it"));
+                    // Its worker may have died before it began, or the order is still under way in a connection that broke.
+                    return Err(HostError::Protocol {
+                        host: host.target.host.clone(),
+                        expected: format!("the outcome of {key}"),
+                        found: "the host has no record of it".to_owned(),
+                    });
                 }
                 Reply::Refused { why } => {
                     return Err(HostError::Refused {
@@ -481,8 +488,11 @@ impl Hosts for SshHosts {
         }
     }
 
-    async fn forget(&self, name: &HostName, job: &JobId) -> Result<(), HostError> {
-        let request = Request::Forget { job: job.0.clone() };
+    async fn forget(&self, name: &HostName, job: &JobId, fence: &Fence) -> Result<(), HostError> {
+        let request = Request::Forget {
+            job: job.0.clone(),
+            fence: fence.clone(),
+        };
         match self
             .question(name, request, "to forget a job", ASK_TIMEOUT)
             .await?

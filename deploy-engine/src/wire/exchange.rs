@@ -4,12 +4,20 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Command, CommandOutput, Resource, ResourceId};
+use super::{Command, CommandOutput, HostKey, Resource, ResourceId};
 
 /// `JOB.STEP.ATTEMPT`: under this name the agent remembers a step in its spool, so it is never done twice.
 /// Letters, digits, `-` and `.` only; the agent refuses anything else (it becomes a file name).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StepKey(pub String);
+
+impl StepKey {
+    /// Of what takes a step back: its attempt is written `u1`.
+    pub fn is_undo(&self) -> bool {
+        let attempt = self.0.rsplit('.').next();
+        attempt.is_some_and(|attempt| attempt.starts_with('u'))
+    }
+}
 
 impl fmt::Display for StepKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,6 +37,11 @@ pub struct Fence {
 pub enum Request {
     Hello {
         protocol: u32,
+    },
+    /// From now on the host obeys whoever signs with this key. A host that has another key refuses. This and `hello` are all
+    /// that needs no signature.
+    Enrol {
+        key: HostKey,
     },
     /// Changes nothing. Everything the engine wants to know of a host, in one exchange.
     Observe {
@@ -58,13 +71,16 @@ pub enum Request {
         #[serde(default)]
         seen: u64,
     },
-    /// Ends a running step's process group; its outcome says so.
+    /// Ends a running step's process group; its outcome says so. A key that was never started is called off: remembered, so that a
+    /// start that is still under way begins nothing.
     Cancel {
         key: StepKey,
     },
-    /// Drops the spool entries of a finished job.
+    /// Drops the spool entries of a finished job, and refuses its fencing number from now on: a start that is still under way
+    /// would find its key forgotten, and do it again.
     Forget {
         job: String,
+        fence: Fence,
     },
 }
 
@@ -288,6 +304,8 @@ pub enum Outcome {
         found: String,
     },
     Cancelled,
+    /// It was cancelled before it began, and never will begin: an order that arrives later finds this.
+    CalledOff,
     /// The agent's worker died (power cut, kill): what it did is unknown until it is observed.
     Lost {
         why: String,
@@ -326,6 +344,10 @@ pub enum Reply {
         protocol: u32,
         version: String,
         boot_id: String,
+        /// Part of every signature on this connection.
+        nonce: String,
+        /// [`HostKey::id`] of the key that the host obeys; `None`: it was never enrolled.
+        obeys: Option<String>,
     },
     Observed {
         facts: Option<Facts>,

@@ -254,6 +254,7 @@ mod tests {
             }),
             text().prop_map(|why| Outcome::Lost { why }),
             any::<u64>().prop_map(|seen| Outcome::Fenced { seen }),
+            Just(Outcome::CalledOff),
         ]
     }
 

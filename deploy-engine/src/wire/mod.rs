@@ -8,6 +8,7 @@ mod exchange;
 mod frame;
 mod ports;
 mod resource;
+mod signed;
 
 pub use command::{Command, CommandOutput, Exit};
 pub use exchange::{
@@ -18,10 +19,11 @@ pub use frame::{
     FRAME_PREFIX_BYTES, Frame, FrameError, decode, enclose, encode, parse, payload, split,
 };
 pub use resource::{Resource, ResourceId};
+pub use signed::{HostKey, STEP_SECRET, seal, unseal};
 
 /// Version of the frames. Both sides refuse to talk when it differs; the agent is content-addressed, so a mismatch
 /// means that something other than the engine started it.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The largest frame either side accepts, in bytes: a rendered configuration or a probe's output fits many times over,
 /// and a runaway length prefix cannot exhaust memory.

@@ -51,6 +51,7 @@ impl Case {
                 site: "test".into(),
                 hosts: hosts.collect(),
                 services: [(service.clone(), deployed)].into(),
+                ..Topology::default()
             },
             service,
             members,

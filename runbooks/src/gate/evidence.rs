@@ -1,11 +1,17 @@
 //! G1 fresh evidence, G2 two independent sources, G3 monitoring that can be trusted.
 
+use std::collections::BTreeMap;
+
 use collectors::watchdog::Watchdog;
+use deploy_engine::model::HostName;
 
-use super::{Gate, GateInput, Phase};
+use super::{
+    Direct, Gate, GateInput, MetricPath, Phase,
+    sources::{Lean, of_probe, of_query, shared},
+};
 
-/// G1. Between steps the first act needs a young decision; after it every step's own guard asks anew, for the metrics of a
-/// service under repair are not those that it was decided on.
+/// G1. Until something was changed, the alerts must fire and the decision must be young; from then on only the hosts' own
+/// answers count, for the metrics of a service under repair are not those that it was decided on.
 pub(super) fn fresh(input: &GateInput<'_>) -> Gate {
     match &input.evidence.clock_off_seconds {
         Err(why) => {
@@ -21,102 +27,184 @@ pub(super) fn fresh(input: &GateInput<'_>) -> Gate {
         }
         Ok(_) => {}
     }
-    match input.phase {
-        Phase::Starting => start_is_fresh(input),
-        Phase::Step { acted: true, .. } => Gate::pass("under way: every step's guard asks anew"),
-        Phase::Step { decided_at, .. } => {
-            let age = input.now.duration_since(decided_at).as_secs();
-            if age <= input.limits.plan_age_seconds {
-                Gate::pass(format!("decided {age} s ago"))
-            } else {
-                Gate::refuse(format!(
-                    "the decision is {age} s old, expected at most {} s",
-                    input.limits.plan_age_seconds
-                ))
-            }
-        }
-    }
+    let not_fresh = match input.phase {
+        Phase::Starting => metric_not_fresh(input).or_else(|| direct_not_fresh(input)),
+        Phase::Step { acted: true, .. } => direct_not_fresh(input),
+        Phase::Step { decided_at, .. } => plan_too_old(input, decided_at)
+            .or_else(|| metric_not_fresh(input))
+            .or_else(|| direct_not_fresh(input)),
+    };
+    not_fresh.unwrap_or_else(|| {
+        Gate::pass(format!(
+            "{} of the incident's rules fire, {} direct answers, all fresh",
+            firing(input).count(),
+            input.evidence.direct.len()
+        ))
+    })
 }
 
-fn start_is_fresh(input: &GateInput<'_>) -> Gate {
+fn plan_too_old(input: &GateInput<'_>, decided_at: jiff::Timestamp) -> Option<Gate> {
+    let age = input.now.duration_since(decided_at).as_secs();
+    (age > input.limits.plan_age_seconds).then(|| {
+        Gate::refuse(format!(
+            "the decision is {age} s old, expected at most {} s",
+            input.limits.plan_age_seconds
+        ))
+    })
+}
+
+fn firing<'i>(input: &'i GateInput<'_>) -> impl Iterator<Item = &'i MetricPath> {
+    let rules = input.evidence.metric.iter().flatten();
+    rules.filter(|rule| rule.firing)
+}
+
+/// The rules were evaluated a moment ago, what they are about was scraped a moment ago, and one of them fires.
+fn metric_not_fresh(input: &GateInput<'_>) -> Option<Gate> {
     let rules = match &input.evidence.metric {
-        Err(why) => return Gate::refuse(format!("what Prometheus says is unknown: {why}")),
+        Err(why) => {
+            return Some(Gate::refuse(format!(
+                "what Prometheus says is unknown: {why}"
+            )));
+        }
         Ok(rules) => rules,
     };
-    let mut firing = 0;
     for rule in rules {
         if let Some(error) = &rule.error {
-            return Gate::refuse(format!(
+            return Some(Gate::refuse(format!(
                 "the rule of {} cannot be evaluated: {error}",
                 rule.alert
-            ));
+            )));
         }
         let age = input.now.duration_since(rule.last_evaluation);
         if age > rule.interval * input.limits.metric_intervals {
-            return Gate::refuse(format!(
+            return Some(Gate::refuse(format!(
                 "the rule of {} was last evaluated {} s ago, its interval is {} s",
                 rule.alert,
                 age.as_secs(),
                 rule.interval.as_secs()
-            ));
+            )));
         }
-        firing += usize::from(rule.firing);
     }
-    if firing == 0 {
-        return Gate::hold_briefly(
-            input.now,
-            "no alert of this incident fires in Prometheus right now",
-        );
+    if let Some(stale) = scrape_not_fresh(input) {
+        return Some(stale);
     }
+    if firing(input).next().is_some() {
+        return None;
+    }
+    let why = "no alert of this incident fires in Prometheus right now";
+    Some(match input.phase {
+        Phase::Starting => Gate::hold_briefly(input.now, why),
+        Phase::Step { .. } => Gate::refuse(format!("{why}: it may have mended itself")),
+    })
+}
+
+fn scrape_not_fresh(input: &GateInput<'_>) -> Option<Gate> {
+    let scrapes = match &input.evidence.scrapes {
+        Err(why) => {
+            return Some(Gate::refuse(format!(
+                "how old the samples are is unknown: {why}"
+            )));
+        }
+        Ok(scrapes) => scrapes,
+    };
+    // A host of which nothing is scraped is judged by the rules alone.
+    let of_hosts = input.plan.hosts.iter();
+    let found = of_hosts.filter_map(|host| Some((host, scrapes.get(host)?)));
+    let stale = found.map(|(host, scrape)| {
+        let age = input.now.duration_since(scrape.last);
+        let old = age > scrape.interval * input.limits.metric_intervals;
+        old.then(|| {
+            Gate::refuse(format!(
+                "{host} was last scraped {} s ago, the interval is {} s",
+                age.as_secs(),
+                scrape.interval.as_secs()
+            ))
+        })
+    });
+    stale.flatten().next()
+}
+
+fn direct_not_fresh(input: &GateInput<'_>) -> Option<Gate> {
     let limit = input.limits.direct_age_seconds;
-    let old = |age: i64| !(0..=limit).contains(&age);
-    match input
-        .evidence
-        .direct
-        .iter()
-        .find(|one| old(input.now.duration_since(one.at).as_secs()))
-    {
-        Some(one) => Gate::refuse(format!(
-            "{} of {} was asked {} s ago, expected at most {limit} s",
-            one.probe,
-            one.host,
-            input.now.duration_since(one.at).as_secs()
-        )),
-        None => Gate::pass(format!(
-            "{firing} rules fire, {} direct answers, all fresh",
-            input.evidence.direct.len()
-        )),
+    let age = |one: &Direct| input.now.duration_since(one.at).as_secs();
+    let mut answers = input.evidence.direct.iter();
+    let old = answers.find(|one| !(0..=limit).contains(&age(one)))?;
+    Some(Gate::refuse(format!(
+        "{} of {} was asked {} s ago, expected at most {limit} s",
+        old.probe,
+        old.host,
+        age(old)
+    )))
+}
+
+/// Hosts that answered the bot themselves in a way that does not share a failure with the rule; or what is shared.
+pub(super) fn independent<'i>(
+    input: &'i GateInput<'_>,
+    query: Option<&str>,
+) -> Result<BTreeMap<&'i HostName, Vec<&'i str>>, Option<Lean>> {
+    let on = query.map(of_query).unwrap_or_default();
+    let (mut hosts, mut common) = (BTreeMap::<_, Vec<&str>>::new(), None);
+    for one in input.evidence.direct.iter().filter(|one| one.known) {
+        let Some(leans) = of_probe(&one.probe).filter(|leans| !leans.contains(&Lean::Log)) else {
+            continue;
+        };
+        match shared(&on, &leans) {
+            Some(lean) => common = Some(lean),
+            None => hosts.entry(&one.host).or_default().push(&one.probe),
+        }
+    }
+    if hosts.is_empty() {
+        Err(common)
+    } else {
+        Ok(hosts)
     }
 }
 
 /// G2: what Prometheus saw through an exporter, and what the bot asked itself over SSH. Two alerts from one Prometheus are one
-/// source; so are two probes of one host.
+/// source; so are two probes of one host, and whatever leans on the same exporter or load balancer ([`super::sources`]).
 pub(super) fn two_sources(input: &GateInput<'_>) -> Gate {
-    if let Phase::Step { .. } = input.phase {
-        return Gate::pass(
-            "two sources were there when it was decided; every step's guard asks the hosts",
-        );
-    }
-    let metric = input
-        .evidence
-        .metric
-        .as_ref()
-        .is_ok_and(|rules| rules.iter().any(|rule| rule.firing));
-    let direct = input.evidence.direct.iter().filter(|one| one.known).count();
-    match (metric, direct) {
-        (true, 1..) => Gate::pass(format!(
-            "Prometheus, and {direct} answers taken by the bot itself"
-        )),
-        (true, 0) => Gate::refuse("only Prometheus says so: the bot could not ask any host itself"),
-        (false, _) => match &input.evidence.metric {
-            Ok(_) => Gate::hold_briefly(
-                input.now,
-                "only the bot's own probes say so: no rule fires in Prometheus",
-            ),
-            Err(why) => Gate::refuse(format!(
+    let rules = match &input.evidence.metric {
+        Ok(rules) => rules,
+        Err(why) => {
+            return Gate::refuse(format!(
                 "only the bot's own probes say so: Prometheus does not answer: {why}"
+            ));
+        }
+    };
+    if let Phase::Step { acted: true, .. } = input.phase {
+        return match independent(input, None) {
+            Ok(hosts) => Gate::pass(format!(
+                "under way: Prometheus answers, and {} hosts do",
+                hosts.len()
             )),
-        },
+            Err(_) => Gate::refuse("under way, and no host answers the bot itself"),
+        };
+    }
+    let mut common = None;
+    for rule in rules.iter().filter(|rule| rule.firing) {
+        match independent(input, Some(&rule.query)) {
+            Ok(hosts) => {
+                return Gate::pass(format!(
+                    "Prometheus ({}), and {} hosts asked by the bot itself",
+                    rule.alert,
+                    hosts.len()
+                ));
+            }
+            Err(lean) => common = common.or(lean),
+        }
+    }
+    let fires = rules.iter().any(|rule| rule.firing);
+    match (fires, common) {
+        (false, _) => Gate::hold_briefly(
+            input.now,
+            "only the bot's own probes say so: no rule fires in Prometheus",
+        ),
+        (true, Some(lean)) => Gate::refuse(format!(
+            "Prometheus and the bot's own answers both lean on {lean}: that is one source"
+        )),
+        (true, None) => {
+            Gate::refuse("only Prometheus says so: the bot could not ask any host itself")
+        }
     }
 }
 
@@ -135,6 +223,15 @@ pub(super) fn monitoring(input: &GateInput<'_>) -> Gate {
                 input.now,
                 "the Watchdog alert was never seen: automation stands still",
             );
+        }
+    }
+    let parts = [
+        ("Prometheus", &input.monitoring.prometheus),
+        ("Alertmanager", &input.monitoring.alertmanager),
+    ];
+    for (name, how) in parts {
+        if let Err(why) = how {
+            return Gate::refuse(format!("{name} is not well: {why}"));
         }
     }
     let health = match &input.monitoring.targets {
@@ -156,7 +253,10 @@ pub(super) fn monitoring(input: &GateInput<'_>) -> Gate {
                 ),
             )
         }
-        Some(_) => Gate::pass(format!("Watchdog fresh, {} targets down", health.down)),
+        Some(_) => Gate::pass(format!(
+            "Watchdog fresh, Prometheus and Alertmanager well, {} targets down",
+            health.down
+        )),
     }
 }
 
@@ -166,12 +266,19 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
-    use crate::gate::testing::{Site, expect, now};
+    use crate::{
+        decision::testing::host,
+        gate::testing::{Site, expect, now},
+    };
 
     #[test]
     fn g1() {
         let case = |change: fn(&mut GateInput<'_>), kind, part| expect(fresh, change, kind, part);
-        case(|_| (), "pass", "1 rules fire, 2 direct answers");
+        case(
+            |_| (),
+            "pass",
+            "1 of the incident's rules fire, 2 direct answers",
+        );
         case(
             |i| i.evidence.metric = Err("timed out".into()),
             "refuse",
@@ -225,19 +332,36 @@ mod tests {
             "refuse",
             "the decision is 601 s old",
         );
+        case(|i| i.phase = Site::step(600, false), "pass", "all fresh");
+        case(|i| i.phase = Site::step(6_000, true), "pass", "all fresh");
         case(
-            |i| i.phase = Site::step(600, false),
-            "pass",
-            "decided 600 s ago",
+            |i| {
+                i.phase = Site::step(1, false);
+                i.evidence.metric = Ok(vec![]);
+            },
+            "refuse",
+            "it may have mended itself",
         );
-        case(|i| i.phase = Site::step(6_000, true), "pass", "under way");
+        case(
+            |i| {
+                let scrapes = i.evidence.scrapes.as_mut().unwrap();
+                scrapes.get_mut(&host("h1")).unwrap().last = now() - SignedDuration::from_secs(31);
+            },
+            "refuse",
+            "h1 was last scraped 31 s ago",
+        );
+        case(
+            |i| i.evidence.scrapes = Err("refused".into()),
+            "refuse",
+            "how old the samples are is unknown",
+        );
     }
 
     #[test]
     fn g2() {
         let case =
             |change: fn(&mut GateInput<'_>), kind, part| expect(two_sources, change, kind, part);
-        case(|_| (), "pass", "2 answers taken by the bot");
+        case(|_| (), "pass", "Prometheus (MemcachedDown), and 2 hosts");
         case(
             |i| {
                 i.evidence
@@ -263,13 +387,40 @@ mod tests {
             "refuse",
             "Prometheus does not answer: down",
         );
+        case(
+            |i| {
+                i.evidence.metric.as_mut().unwrap()[0].query = "haproxy_up == 0".into();
+                for one in &mut i.evidence.direct {
+                    one.probe = "haproxy.info".into();
+                }
+            },
+            "refuse",
+            "both lean on HAProxy",
+        );
+        case(
+            |i| {
+                for one in &mut i.evidence.direct {
+                    one.probe = "log.errors".into();
+                }
+            },
+            "refuse",
+            "only Prometheus says so",
+        );
+        case(
+            |i| {
+                i.phase = Site::step(1, true);
+                i.evidence.metric = Ok(vec![]);
+            },
+            "pass",
+            "under way",
+        );
     }
 
     #[test]
     fn g3() {
         let case =
             |change: fn(&mut GateInput<'_>), kind, part| expect(monitoring, change, kind, part);
-        case(|_| (), "pass", "Watchdog fresh, 1 targets down");
+        case(|_| (), "pass", "1 targets down");
         case(
             |i| i.monitoring.watchdog = Watchdog::Missing { since: None },
             "hold",
@@ -284,6 +435,16 @@ mod tests {
             |i| i.monitoring.targets = Err("refused".into()),
             "refuse",
             "how many targets are down: refused",
+        );
+        case(
+            |i| i.monitoring.prometheus = Err("replays its log".into()),
+            "refuse",
+            "Prometheus is not well",
+        );
+        case(
+            |i| i.monitoring.alertmanager = Err("refused".into()),
+            "refuse",
+            "Alertmanager is not well",
         );
         case(
             |i| i.monitoring.targets = Ok(TargetHealth::default()),

@@ -7,6 +7,10 @@ use deploy_engine::model::{HostName, ServiceName};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::{
+    Overridden,
+    maintenance::{Form, Sign},
+};
 use crate::{
     budget::{Budget, Spent},
     decision::Roles,
@@ -20,7 +24,7 @@ use crate::{
 pub struct GateLimits {
     /// A direct probe older than this proves nothing.
     pub direct_age_seconds: i64,
-    /// An evaluation of the alert's rule may be so many of its own intervals old.
+    /// An evaluation of the alert's rule, and the newest scrape of a host, may be so many of their own intervals old.
     pub metric_intervals: i32,
     /// The bot's clock may differ so much from that of a host it acts on.
     pub clock_off_seconds: f64,
@@ -69,6 +73,10 @@ pub enum Phase {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetricPath {
     pub alert: String,
+    /// The rule's expression.
+    #[serde(default)]
+    pub query: String,
+    /// For at least as long as the rule's `for`: Prometheus calls it pending until then.
     pub firing: bool,
     pub last_evaluation: Timestamp,
     pub interval: SignedDuration,
@@ -84,19 +92,32 @@ pub struct Direct {
     pub known: bool,
 }
 
-#[derive(Clone, Debug)]
+/// The newest scrape of anything on a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scrape {
+    pub last: Timestamp,
+    pub interval: SignedDuration,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvidenceFacts {
     /// One entry for each alert of the incident; why there is none.
     pub metric: Result<Vec<MetricPath>, String>,
+    /// Hosts that are scraped at all; why that is not known.
+    pub scrapes: Result<BTreeMap<HostName, Scrape>, String>,
     pub direct: Vec<Direct>,
     /// The largest difference to the clock of a host that is acted on.
     pub clock_off_seconds: Result<f64, String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MonitoringFacts {
     pub watchdog: Watchdog,
     pub targets: Result<TargetHealth, String>,
+    /// Is Prometheus up and past the replay of its log?
+    pub prometheus: Result<(), String>,
+    /// Does every Alertmanager answer for itself?
+    pub alertmanager: Result<(), String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,15 +127,12 @@ pub struct Halt {
     pub why: String,
 }
 
-#[derive(Clone, Debug)]
+/// What people said, form by form; why a form could not be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeopleFacts {
-    pub halt: Option<Halt>,
-    /// Silences that cover the incident or a host it is about, worded, with their ends; why that is not known.
-    pub silences: Result<Vec<(String, Timestamp)>, String>,
-    /// The maintenance marker of every host that is acted on.
-    pub markers: BTreeMap<HostName, Result<Option<String>, String>>,
-    /// Deploys that are not finished; why that is not known.
-    pub deploys: Result<Vec<String>, String>,
+    /// The forms that this site needs.
+    pub required: BTreeSet<Form>,
+    pub signs: BTreeMap<Form, Result<Vec<Sign>, String>>,
 }
 
 /// Another job that holds a scope.
@@ -126,20 +144,21 @@ pub struct HeldLock {
     pub hosts: BTreeSet<HostName>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockFacts {
     pub scope: String,
     /// Repairs of others that are not finished; why that is not known.
     pub held: Result<Vec<HeldLock>, String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlastFacts {
     pub radius: Blast,
-    pub members: usize,
-    /// Members that are acted on.
+    /// All members of the service.
+    pub members: BTreeSet<HostName>,
+    /// Members that are broken, and so acted on.
     pub affected: BTreeSet<HostName>,
-    /// Members that are away for other reasons.
+    /// Members that are away for other reasons; those of other repairs are known from the locks.
     pub away: BTreeSet<HostName>,
     /// Other failure domains with an open incident of the same runbook.
     pub same_elsewhere: Vec<String>,
@@ -164,6 +183,14 @@ pub struct PlanFacts<'a> {
     pub hosts: BTreeSet<HostName>,
     /// Hosts of the site.
     pub site: BTreeSet<HostName>,
+    /// Host → the failure domain that it shares with others.
+    pub racks: &'a BTreeMap<HostName, String>,
+    /// Members that no probe was answered by.
+    pub unread: BTreeSet<HostName>,
+    /// Hosts whose state the snapshots record.
+    pub recorded: BTreeSet<HostName>,
+    /// The host of this site that the bot keeps its records on, if it is one.
+    pub kept_on: Option<HostName>,
     /// Position of the first snapshot and of the first step that changes something.
     pub first_snapshot: Option<usize>,
     pub first_act: Option<usize>,
@@ -190,4 +217,40 @@ pub struct GateInput<'a> {
     pub budget: BudgetFacts<'a>,
     pub storm: Storm,
     pub plan: PlanFacts<'a>,
+    /// `None`: all gates hold.
+    pub overridden: Option<Overridden>,
+}
+
+/// What the gates looked at in the world: kept with a decision, so that today's gates can be run over it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorldFacts {
+    pub at: Timestamp,
+    pub evidence: EvidenceFacts,
+    pub monitoring: MonitoringFacts,
+    pub people: PeopleFacts,
+    pub locks: LockFacts,
+    pub away: BTreeSet<HostName>,
+    pub same_elsewhere: Vec<String>,
+    pub storm: Storm,
+    pub unread: BTreeSet<HostName>,
+    pub unproven: Vec<String>,
+    pub kept_on: Option<HostName>,
+}
+
+impl GateInput<'_> {
+    pub fn world(&self) -> WorldFacts {
+        WorldFacts {
+            at: self.now,
+            evidence: self.evidence.clone(),
+            monitoring: self.monitoring.clone(),
+            people: self.people.clone(),
+            locks: self.locks.clone(),
+            away: self.blast.away.clone(),
+            same_elsewhere: self.blast.same_elsewhere.clone(),
+            storm: self.storm,
+            unread: self.plan.unread.clone(),
+            unproven: self.plan.unproven.clone(),
+            kept_on: self.plan.kept_on.clone(),
+        }
+    }
 }

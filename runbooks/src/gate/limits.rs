@@ -1,9 +1,18 @@
 //! G6 blast radius, G7 budgets, G8 storm.
 
-use super::{Gate, GateInput};
-use crate::{budget, decision::majority, format::Blast, storm::Storm};
+use std::collections::BTreeSet;
 
-/// G6.
+use deploy_engine::model::HostName;
+
+use super::{Gate, GateInput};
+use crate::{
+    budget,
+    decision::{majority, names},
+    format::Blast,
+    storm::Storm,
+};
+
+/// G6. Members that are down already, and those that other repairs work on, count as gone.
 pub(super) fn blast_radius(input: &GateInput<'_>) -> Gate {
     let blast = &input.blast;
     if !blast.same_elsewhere.is_empty() {
@@ -12,36 +21,57 @@ pub(super) fn blast_radius(input: &GateInput<'_>) -> Gate {
             blast.same_elsewhere.join(", ")
         ));
     }
-    if blast.affected.is_empty() || blast.affected.len() > blast.members {
+    let members = blast.members.len();
+    if blast.affected.is_empty() || !blast.affected.is_subset(&blast.members) {
         return Gate::refuse(format!(
-            "{} of {} members are acted on",
-            blast.affected.len(),
-            blast.members
+            "{} are acted on, expected some of the {members} members",
+            names(&blast.affected)
         ));
     }
-    let gone = blast.affected.union(&blast.away).count();
-    let left = blast.members.saturating_sub(gone);
-    let needed = majority(blast.members);
-    let at_most = ((blast.members as f64 * input.limits.blast_share) as usize).max(1);
+    let at_most = ((members as f64 * input.limits.blast_share) as usize).max(1);
     match blast.radius {
-        Blast::Cluster => Gate::pass("the service is down as a whole, and no other one"),
-        Blast::Member if blast.affected.len() > at_most => Gate::refuse(format!(
-            "{} of {} members are affected, at most {at_most} at once: a common cause",
-            blast.affected.len(),
-            blast.members
-        )),
+        Blast::Cluster => return Gate::pass("the service is down as a whole, and no other one"),
+        Blast::Member if blast.affected.len() > at_most => {
+            return Gate::refuse(format!(
+                "{} of {members} members are affected, at most {at_most} at once: a common cause",
+                blast.affected.len(),
+            ));
+        }
         // One alone has no majority to lose.
-        Blast::Member if blast.members == 1 => Gate::pass("the only member"),
-        Blast::Member | Blast::Minority if left < needed && blast.members > 2 => {
-            Gate::refuse(format!(
-                "{left} of {} members would be left, expected at least {needed}",
-                blast.members
-            ))
-        }
-        Blast::Member | Blast::Minority => {
-            Gate::pass(format!("{left} of {} members are left", blast.members))
-        }
+        Blast::Member if members == 1 => return Gate::pass("the only member"),
+        Blast::Member | Blast::Minority => {}
     }
+    let racks: BTreeSet<&String> = blast
+        .affected
+        .iter()
+        .filter_map(|host| input.plan.racks.get(host))
+        .collect();
+    if racks.len() > 1 {
+        return Gate::refuse(format!(
+            "the symptom is in {} racks: more than one failure domain",
+            racks.len()
+        ));
+    }
+    let gone = gone(input);
+    let (left, needed) = (members.saturating_sub(gone.len()), majority(members));
+    if left < needed && members > 2 {
+        return Gate::Refuse {
+            why: format!("{left} of {members} members would be left, expected at least {needed}"),
+            evidence: vec![format!("gone: {}", names(&gone))],
+        };
+    }
+    Gate::pass(format!("{left} of {members} members are left"))
+}
+
+/// Members that do not count as there: broken, away, or worked on by another repair.
+pub(super) fn gone(input: &GateInput<'_>) -> BTreeSet<HostName> {
+    let blast = &input.blast;
+    let held = input.locks.held.iter().flatten();
+    let in_repair = held.flat_map(|lock| lock.hosts.iter());
+    let gone = blast.affected.iter().chain(&blast.away).chain(in_repair);
+    gone.filter(|host| blast.members.contains(*host))
+        .cloned()
+        .collect()
 }
 
 /// G7.
@@ -79,8 +109,15 @@ mod tests {
         budget::{AUTOMATION, RepairOutcome, Spent},
         decision::testing::host,
         format::RunbookId,
-        gate::testing::{expect, expect_with, now},
+        gate::{
+            HeldLock,
+            testing::{expect, expect_with, now},
+        },
     };
+
+    fn many(count: usize) -> BTreeSet<HostName> {
+        (1..=count).map(|n| host(&format!("h{n}"))).collect()
+    }
 
     #[test]
     fn g6() {
@@ -102,13 +139,25 @@ mod tests {
             "refuse",
             "other failure domains: domain:x",
         );
-        case(|i| i.blast.affected.clear(), "refuse", "0 of 3 members");
-        case(|i| i.blast.members = 1, "pass", "the only member");
-        case(|i| i.blast.members = 0, "refuse", "1 of 0 members");
+        case(
+            |i| i.blast.affected.clear(),
+            "refuse",
+            "expected some of the 3 members",
+        );
+        case(
+            |i| i.blast.members = [host("h1")].into(),
+            "pass",
+            "the only member",
+        );
+        case(
+            |i| i.blast.members.clear(),
+            "refuse",
+            "some of the 0 members",
+        );
         case(
             |i| {
-                (i.blast.radius, i.blast.affected) =
-                    (Blast::Minority, [host("h1"), host("h2")].into())
+                i.blast.radius = Blast::Minority;
+                i.blast.away = [host("h2")].into();
             },
             "refuse",
             "1 of 3 members would be left",
@@ -116,7 +165,7 @@ mod tests {
         case(
             |i| {
                 (i.blast.radius, i.blast.members, i.blast.affected) =
-                    (Blast::Minority, 5, [host("h1"), host("h2")].into())
+                    (Blast::Minority, many(5), [host("h3"), host("h5")].into())
             },
             "pass",
             "3 of 5",
@@ -129,7 +178,26 @@ mod tests {
             "pass",
             "as a whole",
         );
-        case(|i| i.blast.members = 25, "pass", "24 of 25");
+        case(|i| i.blast.members = many(25), "pass", "24 of 25");
+        case(
+            |i| {
+                i.blast.members = many(25);
+                i.blast.affected = [host("h1"), host("h2")].into();
+            },
+            "refuse",
+            "in 2 racks",
+        );
+        case(
+            |i| {
+                i.locks.held = Ok(vec![HeldLock {
+                    scope: "domain:host.h3".into(),
+                    job: "j1".into(),
+                    hosts: [host("h3")].into(),
+                }])
+            },
+            "refuse",
+            "1 of 3 members would be left",
+        );
     }
 
     #[test]
@@ -142,6 +210,8 @@ mod tests {
             by: AUTOMATION.into(),
             outcome: Some(RepairOutcome::Verified),
             ended_at: None,
+            version: None,
+            cleared: None,
         };
         let ledger = [spent];
         expect_with(
@@ -154,7 +224,7 @@ mod tests {
         site.ledger = ledger.to_vec();
         let gate = budgets(&site.input());
         assert!(
-            gate.why().contains("tried 1 times here within 30 min"),
+            gate.why().contains("repaired 1 times here within 30 min"),
             "{gate:?}"
         );
     }

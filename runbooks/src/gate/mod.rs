@@ -5,9 +5,15 @@
 mod evidence;
 mod input;
 mod limits;
+pub mod maintenance;
+mod overridden;
 mod people;
 mod plan;
+mod seen;
+pub mod sources;
 
+#[cfg(test)]
+mod each_alone_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -18,8 +24,10 @@ use serde::{Deserialize, Serialize};
 
 pub use input::{
     BlastFacts, BudgetFacts, Direct, EvidenceFacts, GateInput, GateLimits, Halt, HeldLock,
-    LockFacts, MetricPath, MonitoringFacts, PeopleFacts, Phase, PlanFacts,
+    LockFacts, MetricPath, MonitoringFacts, PeopleFacts, Phase, PlanFacts, Scrape, WorldFacts,
 };
+
+pub use overridden::{OVERRIDABLE, Overridden};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum GateId {
@@ -49,6 +57,27 @@ pub enum GateId {
     G12,
     /// The bot does not need what it repairs.
     G13,
+}
+
+impl GateId {
+    /// In a few words.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::G1 => "fresh evidence",
+            Self::G2 => "two independent sources",
+            Self::G3 => "monitoring trustworthy",
+            Self::G4 => "nobody in the way",
+            Self::G5 => "one repair per failure domain",
+            Self::G6 => "blast radius",
+            Self::G7 => "budgets",
+            Self::G8 => "no storm",
+            Self::G9 => "state before recorded",
+            Self::G10 => "nothing empty or unknown",
+            Self::G11 => "checked in the moment of the act",
+            Self::G12 => "verified and held",
+            Self::G13 => "no self-dependency",
+        }
+    }
 }
 
 impl fmt::Display for GateId {
@@ -116,6 +145,9 @@ pub struct Answer {
     pub id: GateId,
     #[serde(flatten)]
     pub gate: Gate,
+    /// What it looked at, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seen: Vec<String>,
 }
 
 /// All gates, in order.
@@ -140,7 +172,8 @@ pub fn evaluate(input: &GateInput<'_>) -> Vec<Answer> {
         .into_iter()
         .map(|(id, gate)| Answer {
             id,
-            gate: gate(input),
+            gate: overridden::apply(input.overridden.as_ref(), id, gate(input), input.now),
+            seen: seen::seen(id, input),
         })
         .collect()
 }

@@ -13,6 +13,20 @@ pub(super) fn state_before(input: &GateInput<'_>) -> Gate {
         }
         _ => {}
     }
+    if let Some(host) = plan.hosts.difference(&plan.recorded).next() {
+        return Gate::refuse(format!(
+            "nothing records the state of {host} before the repair"
+        ));
+    }
+    if let Some(host) = plan
+        .kept_on
+        .as_ref()
+        .filter(|host| plan.hosts.contains(*host))
+    {
+        return Gate::refuse(format!(
+            "the state before would be kept on {host}, which is the patient"
+        ));
+    }
     match input.phase {
         Phase::Step {
             acts: true,
@@ -32,6 +46,11 @@ pub(super) fn nothing_empty_or_unknown(input: &GateInput<'_>) -> Gate {
     if let Some((role, _)) = plan.roles.iter().find(|(_, hosts)| hosts.is_empty()) {
         return Gate::refuse(format!(
             "expected hosts for {role}; found none, which is not all of them"
+        ));
+    }
+    if let Some(host) = plan.unread.first() {
+        return Gate::refuse(format!(
+            "no probe of {host} was answered: a member is missing, which is not the same as down"
         ));
     }
     let named = plan.roles.values().flatten();
@@ -81,7 +100,10 @@ pub(super) fn no_self_dependency(input: &GateInput<'_>) -> Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::testing::{Site, expect};
+    use crate::{
+        decision::testing::host,
+        gate::testing::{Site, expect},
+    };
 
     #[test]
     fn g9() {
@@ -98,6 +120,16 @@ mod tests {
             |i| i.phase = Site::step(1, false),
             "refuse",
             "not in the journal yet",
+        );
+        case(
+            |i| i.plan.recorded.clear(),
+            "refuse",
+            "nothing records the state of h1",
+        );
+        case(
+            |i| i.plan.kept_on = Some(host("h1")),
+            "refuse",
+            "which is the patient",
         );
     }
 
@@ -127,6 +159,11 @@ mod tests {
             |i| i.plan.site.clear(),
             "refuse",
             "h1 is not a host of this site",
+        );
+        case(
+            |i| i.plan.unread.extend([host("h3")]),
+            "refuse",
+            "no probe of h3 was answered",
         );
     }
 

@@ -1,17 +1,18 @@
 //! A repair of one of three caches that all gates let pass.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use collectors::{prometheus::TargetHealth, watchdog::Watchdog};
-use deploy_engine::model::ServiceName;
+use deploy_engine::model::{HostName, ServiceName};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
     BlastFacts, BudgetFacts, Direct, EvidenceFacts, Gate, GateInput, GateLimits, LockFacts,
-    MetricPath, MonitoringFacts, PeopleFacts, Phase, PlanFacts, evaluate, together,
+    MetricPath, MonitoringFacts, PeopleFacts, Phase, PlanFacts, Scrape, evaluate,
+    maintenance::required, together,
 };
 use crate::{
-    budget::{Budget, Spent},
+    budget::{AUTOMATION, Budget, RepairOutcome, Spent},
     decision::{Roles, testing::host},
     format::{Blast, RunbookId},
     storm::Storm,
@@ -19,6 +20,28 @@ use crate::{
 
 pub(crate) fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+/// A repair that ended, so many minutes ago.
+pub(crate) fn spent(
+    job: &str,
+    runbook: &str,
+    target: &str,
+    minutes_ago: i64,
+    outcome: RepairOutcome,
+) -> Spent {
+    let at = now() - SignedDuration::from_mins(minutes_ago);
+    Spent {
+        job: job.into(),
+        runbook: RunbookId(runbook.into()),
+        targets: vec![target.into()],
+        at,
+        by: AUTOMATION.into(),
+        outcome: Some(outcome),
+        ended_at: Some(at),
+        version: None,
+        cleared: None,
+    }
 }
 
 pub(crate) struct Site {
@@ -29,6 +52,7 @@ pub(crate) struct Site {
     pub service: ServiceName,
     pub roles: Roles,
     pub bot_needs: BTreeSet<ServiceName>,
+    pub racks: BTreeMap<HostName, String>,
 }
 
 impl Site {
@@ -41,6 +65,9 @@ impl Site {
             service: "memcached".parse().unwrap(),
             roles: [("down".to_owned(), vec![host("h1")])].into(),
             bot_needs: BTreeSet::new(),
+            racks: [("h1", "r1"), ("h2", "r2"), ("h3", "r3"), ("h4", "r1")]
+                .map(|(name, rack)| (host(name), rack.to_owned()))
+                .into(),
         }
     }
 
@@ -64,6 +91,7 @@ impl Site {
         };
         let metric = MetricPath {
             alert: "MemcachedDown".into(),
+            query: "nightshift_memcached_up == 0".into(),
             firing: true,
             last_evaluation: now() - SignedDuration::from_secs(10),
             interval: SignedDuration::from_secs(15),
@@ -75,6 +103,14 @@ impl Site {
             limits: &self.limits,
             evidence: EvidenceFacts {
                 metric: Ok(vec![metric]),
+                scrapes: Ok([(
+                    host("h1"),
+                    Scrape {
+                        last: now() - SignedDuration::from_secs(9),
+                        interval: SignedDuration::from_secs(15),
+                    },
+                )]
+                .into()),
                 direct: vec![direct("h1"), direct("h2")],
                 clock_off_seconds: Ok(0.1),
             },
@@ -85,12 +121,15 @@ impl Site {
                     down: 1,
                     unknown: 0,
                 }),
+                prometheus: Ok(()),
+                alertmanager: Ok(()),
             },
             people: PeopleFacts {
-                halt: None,
-                silences: Ok(Vec::new()),
-                markers: [(host("h1"), Ok(None))].into(),
-                deploys: Ok(Vec::new()),
+                required: required(["memcached"]),
+                signs: required(["memcached"])
+                    .into_iter()
+                    .map(|form| (form, Ok(Vec::new())))
+                    .collect(),
             },
             locks: LockFacts {
                 scope: "domain:memcached".into(),
@@ -98,7 +137,7 @@ impl Site {
             },
             blast: BlastFacts {
                 radius: Blast::Member,
-                members: 3,
+                members: [host("h1"), host("h2"), host("h3")].into(),
                 affected: [host("h1")].into(),
                 away: BTreeSet::new(),
                 same_elsewhere: Vec::new(),
@@ -116,6 +155,10 @@ impl Site {
                 roles: &self.roles,
                 hosts: [host("h1")].into(),
                 site: [host("h1"), host("h2"), host("h3")].into(),
+                racks: &self.racks,
+                unread: BTreeSet::new(),
+                recorded: [host("h1"), host("h2"), host("h3")].into(),
+                kept_on: None,
                 first_snapshot: Some(0),
                 first_act: Some(1),
                 unguarded: Vec::new(),
@@ -123,6 +166,7 @@ impl Site {
                 unproven: Vec::new(),
                 bot_needs: &self.bot_needs,
             },
+            overridden: None,
         }
     }
 }
@@ -168,7 +212,11 @@ fn all_together() {
     assert!(together(&answers).passes(), "{answers:?}");
     assert!(!together(&[]).passes(), "no gate asked is no permission");
     input.storm = Storm::Raging { since: now() };
-    input.people.deploys = Ok(vec!["j1".into()]);
+    let deploy = Ok(vec![super::maintenance::Sign::new("j1")]);
+    input
+        .people
+        .signs
+        .insert(super::maintenance::Form::Deploy, deploy);
     let held = together(&evaluate(&input));
     assert!(
         matches!(held, Gate::Hold { .. })

@@ -1,9 +1,6 @@
 //! One look at one incident: evidence, verdicts, gates, decision. Changes nothing but the records.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use collectors::Status;
 use deploy_engine::{
@@ -15,28 +12,30 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     HealSettings, Ports,
-    gatekeeper::{About, Gatekeeper, affected, plan_facts, same_elsewhere},
+    case::{Case, Firing, note_monitoring},
+    gatekeeper::{About, Gatekeeper, hosts_of},
+    sighting::{ALWAYS, sight, units_of, unread},
 };
 use crate::{
+    budget::Spent,
     compile::compile,
     decide::{Choice, Decision, HealPlan, Opinion, Permission, choose, conclude, plan},
-    decision::{self, Act, Input, Steady, Verdict},
+    decision::{self, Input, Steady, Verdict},
     format::{Lock, Runbook, RunbookId},
-    gate::{
-        Answer, BlastFacts, BudgetFacts, Direct, EvidenceFacts, GateInput, LockFacts, Phase,
-        evaluate,
-    },
+    gate::{Answer, Phase, WorldFacts, evaluate},
     incident::{Domain, Incident, IncidentId, waits_for},
     library::{Library, settings},
     topology::Topology,
+    trust,
 };
 
 /// Rounds of evidence: the first, and one for what only it shows to be needed.
 const ROUNDS: usize = 2;
 /// While a host is down: when to look again whether it explains the incident.
 const HOST_DOWN_AGAIN: SignedDuration = SignedDuration::from_secs(60);
-/// Readings kept with a decision, in bytes of JSON each: enough to see why, not a copy of the site.
-const READING_KEPT_BYTES: usize = 4 * 1024;
+/// Readings kept with a decision, in bytes of JSON each: whole for all but very long lists, so that it can be decided again
+/// (`replay`), and there is one such record an incident.
+const READING_KEPT_BYTES: usize = 64 * 1024;
 
 /// For `!why`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,8 +46,11 @@ pub struct DecisionRecord {
     /// Empty when it did not come to the gates.
     pub gates: Vec<Answer>,
     pub decision: Decision,
-    /// What was read, long answers shortened.
+    /// What was read, very long answers shortened.
     pub readings: Readings,
+    /// What the gates looked at; none when it did not come to them.
+    #[serde(default)]
+    pub world: Option<Box<WorldFacts>>,
 }
 
 /// What one look came to.
@@ -71,6 +73,7 @@ struct Look<'a> {
     runbooks: Vec<Runbook>,
     readings: Readings,
     steady: BTreeMap<RunbookId, Steady>,
+    world: Option<Box<WorldFacts>>,
 }
 
 impl Evaluator {
@@ -99,13 +102,14 @@ impl Evaluator {
             runbooks: Vec::new(),
             readings: Readings::default(),
             steady: incident.steady.clone(),
+            world: None,
         };
         let mut under = None;
         let (opinions, gates, decision) = match self.prepare(&mut look) {
             Err(decision) => (Vec::new(), Vec::new(), decision),
             Ok(()) => {
                 let opinions = self.opinions(&mut look).await;
-                let unreachable = unreachable(&look.readings);
+                let unreachable = unread(&look.readings);
                 match waits_for(incident, self.topology(), &unreachable, down) {
                     Some((host, cause)) => {
                         under = Some(cause.clone());
@@ -119,7 +123,7 @@ impl Evaluator {
                         (opinions, Vec::new(), Decision::Hold { until, why })
                     }
                     None => {
-                        let (gates, decision) = self.decide(&look, &opinions, &unreachable).await;
+                        let (gates, decision) = self.decide(&mut look, &opinions).await;
                         (opinions, gates, decision)
                     }
                 }
@@ -134,6 +138,7 @@ impl Evaluator {
             gates,
             decision,
             readings,
+            world: look.world,
         };
         Evaluated {
             record,
@@ -167,7 +172,7 @@ impl Evaluator {
         let mut asks: Vec<Ask> = look
             .runbooks
             .iter()
-            .flat_map(|runbook| self.asks(runbook, look.incident))
+            .flat_map(|runbook| asks_of(runbook, look.incident, self.topology()))
             .collect();
         let mut opinions = Vec::new();
         for round in 1..=ROUNDS {
@@ -194,36 +199,6 @@ impl Evaluator {
             }
         }
         opinions
-    }
-
-    /// Its probes, of the members of its service (of a host: of the hosts that the alerts name). A probe of a service that this
-    /// site does not have is not asked.
-    fn asks(&self, runbook: &Runbook, incident: &Incident) -> Vec<Ask> {
-        let members = self
-            .topology()
-            .members(&runbook.service)
-            .unwrap_or_default();
-        let about: Vec<HostName> = match runbook.lock {
-            Lock::Service => members,
-            Lock::Host => members
-                .into_iter()
-                .filter(|host| incident.subjects.contains(host))
-                .collect(),
-        };
-        let mut asks = Vec::new();
-        for name in &runbook.evidence {
-            let service = probe::find(name).and_then(|probe| probe.service());
-            if service.is_some_and(|service| !self.topology().is_deployed(service)) {
-                continue;
-            }
-            let service: Option<ServiceName> = service.and_then(|service| service.parse().ok());
-            asks.extend(about.iter().map(|host| Ask {
-                probe: name.clone(),
-                host: host.clone(),
-                service: service.clone(),
-            }));
-        }
-        asks
     }
 
     fn with_input<T>(
@@ -285,140 +260,166 @@ impl Evaluator {
         }
     }
 
-    async fn decide(
-        &self,
-        look: &Look<'_>,
-        opinions: &[Opinion],
-        unreachable: &BTreeSet<HostName>,
-    ) -> (Vec<Answer>, Decision) {
+    async fn decide(&self, look: &mut Look<'_>, opinions: &[Opinion]) -> (Vec<Answer>, Decision) {
         let (id, act) = match choose(opinions.to_vec()) {
             Choice::Decided(decision) => return (Vec::new(), decision),
             Choice::Act(id, act) => (id, act),
         };
-        let Some(runbook) = look.runbooks.iter().find(|runbook| runbook.runbook == id) else {
-            return (
-                Vec::new(),
-                Decision::Refuse {
-                    why: format!("there is no runbook {id}"),
-                    evidence: Vec::new(),
-                },
-            );
+        let runbook = look.runbooks.iter().find(|runbook| runbook.runbook == id);
+        let Some(runbook) = runbook.cloned() else {
+            return (Vec::new(), refuse(format!("there is no runbook {id}")));
         };
-        let compiled = compile(runbook, &act, self.topology());
-        let plan = match plan(
-            runbook,
-            &act,
-            compiled,
-            &look.incident.domain,
-            self.ports().clock.now(),
-        ) {
-            Ok(plan) => plan,
+        let compiled = compile(&runbook, &act, self.topology());
+        let now = self.ports().clock.now();
+        let plan = match plan(&runbook, &act, compiled, &look.incident.domain, now) {
+            Ok(plan) => HealPlan {
+                // Of the file: a site's times for its proof do not make it another runbook.
+                version: self
+                    .library
+                    .get(&id)
+                    .map(trust::version)
+                    .unwrap_or_default(),
+                ..plan
+            },
             Err(decision) => return (Vec::new(), decision),
         };
-        let answers = match self.gates(look, runbook, &act, &plan, unreachable).await {
-            Ok(answers) => answers,
-            Err(decision) => return (Vec::new(), decision),
+        let (answers, ledger) = match self.gates(look, &runbook, &plan).await {
+            Ok(answered) => answered,
+            Err(why) => return (Vec::new(), refuse(why)),
         };
-        let permission = match self.permission(runbook).await {
+        let permission = match self.permission(&runbook, &plan, &ledger).await {
             Ok(permission) => permission,
-            Err(decision) => return (answers, decision),
+            Err(why) => return (answers, refuse(why)),
         };
         let decision = conclude(plan, &answers, permission, look.approved);
         (answers, decision)
     }
 
-    async fn permission(&self, runbook: &Runbook) -> Result<Permission, Decision> {
-        let granted = self.ports().records.mode(&runbook.runbook).await;
-        let granted = granted.map_err(|error| Decision::Refuse {
-            why: error.to_string(),
-            evidence: Vec::new(),
-        })?;
+    /// How far the runbook is trusted with the hosts of this plan.
+    async fn permission(
+        &self,
+        runbook: &Runbook,
+        plan: &HealPlan,
+        ledger: &[Spent],
+    ) -> Result<Permission, String> {
+        let (records, settings) = (&self.ports().records, self.settings());
+        let id = &runbook.runbook;
+        let grants = records.grants(id).await.map_err(|e| e.to_string())?;
+        let drilled = records.drilled(id).await.map_err(|e| e.to_string())?;
+        let groups: Vec<_> = hosts_of(&plan.steps)
+            .iter()
+            .map(|host| {
+                self.topology()
+                    .groups
+                    .get(host)
+                    .cloned()
+                    .unwrap_or_default()
+            })
+            .collect();
+        let record = trust::Record::of(id, &plan.version, ledger, drilled.as_ref());
         Ok(Permission {
             class: runbook.class,
-            mode: granted.unwrap_or_else(|| self.settings().configured_mode(&runbook.runbook)),
-            opted_in: self.settings().opted_in(runbook),
+            mode: trust::effective(settings.configured_mode(id), &grants, &groups),
+            opted_in: settings.opted_in(runbook),
+            earned: settings.unearned || record.earned().is_ok(),
         })
     }
 
     async fn gates(
         &self,
-        look: &Look<'_>,
+        look: &mut Look<'_>,
         runbook: &Runbook,
-        act: &Act,
         plan: &HealPlan,
-        unreachable: &BTreeSet<HostName>,
-    ) -> Result<Vec<Answer>, Decision> {
-        let firing = look
-            .incident
-            .alerts
-            .values()
-            .filter(|alert| alert.status == Status::Firing);
-        let labels: Vec<_> = firing.clone().map(|alert| alert.labels.clone()).collect();
-        let names: BTreeSet<String> = firing.map(|alert| alert.name.clone()).collect();
-        let plan_facts = plan_facts(
-            &plan.steps,
-            &runbook.service,
-            &act.roles,
-            self.topology(),
-            self.settings(),
-            look.incident.unproven.clone(),
-        );
+    ) -> Result<(Vec<Answer>, Vec<Spent>), String> {
+        let hosts = hosts_of(&plan.steps);
+        let firing = Firing::of(look.incident);
         let about = About {
-            hosts: &plan_facts.hosts,
-            labels: &labels,
+            hosts: &hosts,
+            labels: &firing.labels,
             own_job: None,
         };
+        let now = self.ports().clock.now();
         let (world, metric) = tokio::join!(
-            self.keeper.read(&about, self.ports().clock.now()),
-            self.keeper.metric(&names)
+            self.keeper.read(&about, now),
+            self.keeper.metric(&firing.names)
         );
-        let ledger = world.ledger.map_err(|why| Decision::Refuse {
-            why: format!("the budget is unknown: {why}"),
-            evidence: Vec::new(),
-        })?;
-        let members = self
-            .topology()
-            .members(&runbook.service)
-            .unwrap_or_default();
-        let affected = affected(runbook, &act.roles);
-        let away = unreachable
-            .iter()
-            .filter(|host| members.contains(host))
-            .cloned()
-            .collect();
-        let input = GateInput {
-            now: self.ports().clock.now(),
-            phase: Phase::Starting,
-            limits: &self.settings().gates,
-            evidence: EvidenceFacts {
-                metric,
-                direct: direct(&look.readings),
-                clock_off_seconds: world.clock_off_seconds,
-            },
-            monitoring: world.monitoring,
-            people: world.people,
-            locks: LockFacts {
-                scope: plan.scope.clone(),
-                held: world.held,
-            },
-            blast: BlastFacts {
-                radius: runbook.blast,
-                members: members.len(),
-                affected,
-                away,
-                same_elsewhere: same_elsewhere(self.ports(), runbook, &plan.scope),
-            },
-            budget: BudgetFacts {
-                budget: &runbook.budget,
-                ledger: &ledger,
-                runbook: &runbook.runbook,
-                targets: plan.targets.clone(),
-                own_job: None,
-            },
-            storm: self.ports().vitals.get().storm,
-            plan: plan_facts,
+        let ledger = world
+            .ledger
+            .clone()
+            .map_err(|why| format!("the budget is unknown: {why}"))?;
+        let sighting = sight(&look.readings, &units_of(&plan.steps));
+        self.ports().vitals.set(|vitals| {
+            let scope = plan.scope.clone();
+            vitals.sightings.insert(scope, sighting.clone());
+        });
+        let case = Case {
+            runbook,
+            roles: &plan.roles,
+            steps: &plan.steps,
+            scope: &plan.scope,
+            targets: plan.targets.clone(),
+            own_job: None,
+            unproven: look.incident.unproven.clone(),
+            overridden: self.keeper.overridden(&look.incident.id.0, None).await,
         };
-        Ok(evaluate(&input))
+        let input = case.input(
+            &self.keeper,
+            Phase::Starting,
+            world,
+            metric,
+            sighting,
+            &ledger,
+        );
+        look.world = Some(Box::new(input.world()));
+        let answers = evaluate(&input);
+        note_monitoring(self.ports(), &answers, now);
+        drop(input);
+        Ok((answers, ledger))
+    }
+}
+
+fn refuse(why: String) -> Decision {
+    Decision::Refuse {
+        why,
+        evidence: Vec::new(),
+    }
+}
+
+/// Its probes, of the members of its service (of a host: of the hosts that the alerts name). A probe of a service that this
+/// site does not have is not asked.
+pub(super) fn asks_of(runbook: &Runbook, incident: &Incident, topology: &Topology) -> Vec<Ask> {
+    let members = topology.members(&runbook.service).unwrap_or_default();
+    let about: Vec<HostName> = match runbook.lock {
+        Lock::Service => members,
+        Lock::Host => members
+            .into_iter()
+            .filter(|host| incident.subjects.contains(host))
+            .collect(),
+    };
+    let mut asks = Vec::new();
+    let always = ALWAYS.to_owned();
+    for name in runbook.evidence.iter().chain([&always]) {
+        let service = probe::find(name).and_then(|probe| probe.service());
+        if service.is_some_and(|service| !topology.is_deployed(service)) {
+            continue;
+        }
+        let service: Option<ServiceName> = service.and_then(|service| service.parse().ok());
+        asks.extend(about.iter().map(|host| Ask {
+            probe: name.clone(),
+            host: host.clone(),
+            service: service.clone(),
+        }));
+    }
+    asks
+}
+
+/// The plan of a decision that has one.
+pub(super) fn plan_of(decision: &Decision) -> Option<&HealPlan> {
+    match decision {
+        Decision::Act { plan, .. } | Decision::Ask { plan, .. } | Decision::Shadow { plan, .. } => {
+            Some(plan)
+        }
+        Decision::Hold { .. } | Decision::Refuse { .. } | Decision::TellOnly { .. } => None,
     }
 }
 
@@ -427,38 +428,6 @@ fn more(opinion: &Opinion) -> Vec<Ask> {
         Verdict::More { asks, .. } => asks.clone(),
         _ => Vec::new(),
     }
-}
-
-fn direct(readings: &Readings) -> Vec<Direct> {
-    let of_probe = |(probe, of): (&String, &BTreeMap<HostName, Reading>)| {
-        let one = |(host, reading): (&HostName, &Reading)| {
-            let (known, at) = match reading {
-                Reading::Known { at, .. } => (true, *at),
-                Reading::Unknown { at, .. } => (false, *at),
-            };
-            Direct {
-                probe: probe.clone(),
-                host: host.clone(),
-                at,
-                known,
-            }
-        };
-        of.iter().map(one).collect::<Vec<_>>()
-    };
-    readings.by_probe.iter().flat_map(of_probe).collect()
-}
-
-/// Hosts none of whose probes was answered.
-fn unreachable(readings: &Readings) -> BTreeSet<HostName> {
-    let mut answered: BTreeMap<&HostName, bool> = BTreeMap::new();
-    for (host, reading) in readings.by_probe.values().flatten() {
-        *answered.entry(host).or_default() |= matches!(reading, Reading::Known { .. });
-    }
-    answered
-        .into_iter()
-        .filter(|(_, answered)| !answered)
-        .map(|(host, _)| host.clone())
-        .collect()
 }
 
 fn shortened(mut readings: Readings) -> Readings {

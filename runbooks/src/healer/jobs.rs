@@ -10,11 +10,8 @@ use crate::{
     decide::HealPlan,
     format::RunbookId,
     incident::IncidentId,
-    trust::{self, Mode, Suggestion},
+    trust::{self, Mode, Record},
 };
-
-/// Outcomes that trust looks back on.
-const TRUST_OUTCOMES: usize = 50;
 
 /// Charges the budget, then makes the job; in this order a crash in between costs a try, never gives one.
 pub(super) async fn create(
@@ -35,10 +32,17 @@ pub(super) async fn create(
         by: by.to_owned(),
         outcome: None,
         ended_at: None,
+        version: Some(plan.version.clone()),
+        cleared: None,
     };
     ports
         .records
         .charge(&spent)
+        .await
+        .map_err(|error| error.to_string())?;
+    ports
+        .records
+        .use_override(&incident.0, &id.0, now)
         .await
         .map_err(|error| error.to_string())?;
     let created = JobEvent::Created {
@@ -81,19 +85,15 @@ pub(super) async fn settle(
         .ledger(since)
         .await
         .map_err(|error| error.to_string())?;
-    let own = ledger
-        .iter()
-        .rev()
-        .filter(|one| one.runbook == runbook)
-        .filter_map(|one| one.outcome);
-    let outcomes: Vec<_> = own.take(TRUST_OUTCOMES).collect();
-    let granted = records
-        .mode(&runbook)
+    let grants = records
+        .grants(&runbook)
         .await
         .map_err(|error| error.to_string())?;
-    let mode = granted.unwrap_or_else(|| configured(&runbook));
-    match trust::judge(mode, &outcomes, None) {
-        Suggestion::Demote { to, why } => {
+    let trusted =
+        configured(&runbook) == Mode::Auto && grants.iter().all(|one| one.class.is_some());
+    let granted = grants.iter().any(|grant| grant.mode == Mode::Auto);
+    match trust::demotion(&Record::of(&runbook, "", &ledger, None)) {
+        Some((to, why)) if trusted || granted => {
             let why = format!("{why} (job {job})");
             records
                 .demote(&runbook, to, &why, now)
@@ -101,7 +101,7 @@ pub(super) async fn settle(
                 .map_err(|error| error.to_string())?;
             Ok(Some((runbook, to, why)))
         }
-        Suggestion::Keep { .. } | Suggestion::Promote { .. } => Ok(None),
+        _ => Ok(None),
     }
 }
 

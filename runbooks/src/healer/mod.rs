@@ -3,6 +3,7 @@
 //! One task owns the incidents. Evidence is gathered beside it, jobs run beside it, and both report back; so nothing that is slow
 //! keeps an alert, an approval or a halt waiting. Everything that must survive is in the records or in the journal before it counts.
 
+pub(crate) mod case;
 mod evaluate;
 mod gatekeeper;
 mod jobs;
@@ -10,15 +11,20 @@ mod ports;
 mod restore;
 mod run;
 mod settings;
+mod sighting;
+mod step_gate;
 
 #[cfg(test)]
-mod testing;
+mod gate_tests;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use evaluate::{DecisionRecord, Evaluated};
-pub use gatekeeper::HealGate;
 pub use ports::{
-    EngineJobs, Jobs, Metrics, News, NoSilences, Ports, RecordError, Records, Silences, Tell,
+    EngineJobs, Jobs, Metrics, MonitoringLost, News, Ports, RecordError, Records, Silences, Tell,
     Vitals,
 };
 pub use run::{Healer, HealerHandle, Order, OrderError};
 pub use settings::HealSettings;
+pub use sighting::Sighting;
+pub use step_gate::{HealGate, StepJudgement};

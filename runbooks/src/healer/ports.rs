@@ -1,29 +1,33 @@
 //! What the healer needs of others. The bot implements the records; the rest is implemented here for the real sources.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 use collectors::{
     Alert,
     alertmanager::{AlertmanagerClient, Silence},
-    prometheus::{PrometheusSource, RuleState, TargetHealth},
+    prometheus::{PrometheusSource, RuleState, ScrapeTarget},
 };
 use deploy_engine::{
     job::{JobEvent, JobId, JobResult, JobState, Journal},
+    model::HostName,
     runner::{Clock, Evidence, Runner},
     transport::Hosts,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::DecisionRecord;
+use super::{DecisionRecord, Sighting, StepJudgement};
 use crate::{
     budget::{RepairOutcome, Spent},
     format::RunbookId,
-    gate::Halt,
-    incident::Incident,
+    gate::{Halt, Overridden},
+    incident::{Incident, IncidentId},
     storm::Storm,
-    trust::Mode,
+    trust::{Drilled, Grant, Mode},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,9 +54,15 @@ pub trait Records: Send + Sync {
         outcome: RepairOutcome,
         at: Timestamp,
     ) -> Result<(), RecordError>;
-    /// The mode that was granted; none: the configuration's.
-    async fn mode(&self, runbook: &RunbookId) -> Result<Option<Mode>, RecordError>;
-    /// A demotion, at once.
+    /// The last decision about an incident.
+    async fn decision(&self, incident: &IncidentId) -> Result<Option<DecisionRecord>, RecordError>;
+    /// What the gates said before a step.
+    async fn put_judgement(&self, judgement: &StepJudgement) -> Result<(), RecordError>;
+    /// Modes that were granted; none: the configuration's.
+    async fn grants(&self, runbook: &RunbookId) -> Result<Vec<Grant>, RecordError>;
+    /// The drill that a runbook last passed.
+    async fn drilled(&self, runbook: &RunbookId) -> Result<Option<Drilled>, RecordError>;
+    /// A demotion, at once: every grant of it that goes further goes no further than `to`.
     async fn demote(
         &self,
         runbook: &RunbookId,
@@ -61,13 +71,34 @@ pub trait Records: Send + Sync {
         at: Timestamp,
     ) -> Result<(), RecordError>;
     async fn halt(&self) -> Result<Option<Halt>, RecordError>;
+    /// The gate that somebody overrode for this incident, for a job that is not made yet or for this very one. Records that know
+    /// no overrides have none.
+    async fn overridden(
+        &self,
+        _incident: &str,
+        _job: Option<&str>,
+        _now: Timestamp,
+    ) -> Result<Option<Overridden>, RecordError> {
+        Ok(None)
+    }
+    /// Ties an override of this incident, if there is one, to the one job that it counts for.
+    async fn use_override(
+        &self,
+        _incident: &str,
+        _job: &str,
+        _now: Timestamp,
+    ) -> Result<(), RecordError> {
+        Ok(())
+    }
 }
 
 /// Prometheus as evidence.
 #[async_trait]
 pub trait Metrics: Send + Sync {
     async fn rules(&self) -> Result<Vec<RuleState>, String>;
-    async fn targets(&self) -> Result<TargetHealth, String>;
+    async fn targets(&self) -> Result<Vec<ScrapeTarget>, String>;
+    /// Is it up and past the replay of its log?
+    async fn ready(&self) -> Result<(), String>;
 }
 
 #[async_trait]
@@ -78,8 +109,14 @@ impl Metrics for PrometheusSource {
             .map_err(|error| error.to_string())
     }
 
-    async fn targets(&self) -> Result<TargetHealth, String> {
-        self.target_health()
+    async fn targets(&self) -> Result<Vec<ScrapeTarget>, String> {
+        self.scrape_targets()
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        PrometheusSource::ready(self)
             .await
             .map_err(|error| error.to_string())
     }
@@ -89,6 +126,8 @@ impl Metrics for PrometheusSource {
 #[async_trait]
 pub trait Silences: Send + Sync {
     async fn silences(&self) -> Result<Vec<Silence>, String>;
+    /// Does it answer for itself?
+    async fn well(&self) -> Result<(), String>;
 }
 
 #[async_trait]
@@ -98,15 +137,13 @@ impl Silences for AlertmanagerClient {
             .await
             .map_err(|error| error.to_string())
     }
-}
 
-/// For a site without an Alertmanager: nobody can silence anything there.
-pub struct NoSilences;
-
-#[async_trait]
-impl Silences for NoSilences {
-    async fn silences(&self) -> Result<Vec<Silence>, String> {
-        Ok(Vec::new())
+    async fn well(&self) -> Result<(), String> {
+        let status = self.status().await.map_err(|error| error.to_string())?;
+        match status.cluster.as_str() {
+            "ready" | "disabled" => Ok(()),
+            other => Err(format!("its cluster is {other}")),
+        }
     }
 }
 
@@ -199,6 +236,19 @@ pub struct VitalsNow {
     pub storm: Storm,
     /// Open incidents: domain scope → runbooks that may be about it.
     pub open: Vec<(String, Vec<RunbookId>)>,
+    /// Hosts that open incidents say are down.
+    pub hosts_down: BTreeSet<HostName>,
+    /// Gate G3 did not pass when it was last asked.
+    pub monitoring_lost: Option<MonitoringLost>,
+    /// Domain scope → what was seen when it was last decided: what the first step need not ask again while it is fresh.
+    pub sightings: BTreeMap<String, Sighting>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MonitoringLost {
+    pub since: Timestamp,
+    /// Nobody asked later: an old word says nothing about now.
+    pub judged_at: Timestamp,
 }
 
 impl Vitals {

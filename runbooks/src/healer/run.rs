@@ -7,10 +7,10 @@ use std::{
 
 use collectors::{Alert, Change, Status, watchdog};
 use deploy_engine::{
-    job::{JobId, JobResult},
+    job::{JobId, JobKind, JobResult},
     runner::Clock,
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -67,6 +67,14 @@ pub enum Order {
     },
     /// Does the loop turn?
     Alive { reply: oneshot::Sender<()> },
+    /// A person looked at a repair that was not proven: its incident may be decided again.
+    Cleared {
+        job: String,
+        by: String,
+        reply: oneshot::Sender<Result<(), OrderError>>,
+    },
+    /// A job of any kind has finished: what was charged for it is settled.
+    Finished { job: JobId },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -137,6 +145,19 @@ impl HealerHandle {
 
     pub async fn look(&self, incident: IncidentId) -> Result<(), OrderError> {
         self.ask(|reply| Order::Look { incident, reply }).await?
+    }
+
+    /// After the clearing is on record.
+    pub async fn cleared(&self, job: String, by: String) -> Result<(), OrderError> {
+        self.ask(|reply| Order::Cleared { job, by, reply }).await?
+    }
+
+    /// For the observer of jobs. Never waits: a word that is lost here is made good at the next start.
+    pub fn job_finished(&self, job: &JobId) {
+        let order = Order::Finished { job: job.clone() };
+        if self.orders.try_send(order).is_err() {
+            tracing::debug!(%job, "the healer is too busy to hear that a job finished");
+        }
     }
 
     /// Open incidents, oldest first.
@@ -317,6 +338,10 @@ impl Healer {
                     None => Err(OrderError::Unknown(incident)),
                 });
             }
+            Order::Cleared { job, by, reply } => {
+                let _ = reply.send(self.cleared(&job, &by).await);
+            }
+            Order::Finished { job } => self.settle_redeploy(&job).await,
             Order::Incidents { reply } => {
                 let open = self
                     .incidents
@@ -329,6 +354,44 @@ impl Healer {
             Order::Alive { reply } => {
                 let _ = reply.send(());
             }
+        }
+    }
+
+    async fn cleared(&mut self, job: &str, by: &str) -> Result<(), OrderError> {
+        let about = |one: &&Incident| {
+            let waits = matches!(&one.state, State::Unproven { job: own, .. } if own == job);
+            waits || one.unproven.iter().any(|unproven| unproven == job)
+        };
+        let id = self
+            .incidents
+            .values()
+            .find(about)
+            .map(|one| one.id.clone());
+        match id {
+            Some(id) => {
+                let event = Event::Cleared {
+                    job: job.to_owned(),
+                    by: by.to_owned(),
+                };
+                self.change(&id, &event).await
+            }
+            None => Ok(()), // its incident is over
+        }
+    }
+
+    /// Repairs settle themselves when they end; what a person redeployed is settled here.
+    async fn settle_redeploy(&mut self, job: &JobId) {
+        let state = self.jobs.state(job).await.ok().flatten();
+        let Some(of) = state.as_ref().and_then(|state| state.job()) else {
+            return;
+        };
+        let (JobKind::Deploy { .. }, Some((_, result))) = (&of.kind, &of.finished) else {
+            return;
+        };
+        let outcome = crate::trust::outcome(result, jobs::acted(state.as_ref()));
+        if let Err(error) = self.ports.records.settle(&job.0, outcome, self.now()).await {
+            let what = error.to_string();
+            self.ports.tell.tell(News::Trouble { what });
         }
     }
 
@@ -495,19 +558,18 @@ impl Healer {
                 && one.is_firing()
                 && !matches!(one.state, State::Healed { .. } | State::Resolved { .. })
         };
-        let fresh = self
-            .settings
-            .watchdog_seconds
-            .map_or(watchdog::FRESH, |seconds| {
-                SignedDuration::from_secs(i64::from(seconds))
-            });
+        let fresh = self.settings.watchdog_fresh();
+        // A word of G3 that nobody renewed says nothing about now.
+        let distrusted = vitals.monitoring_lost.is_some_and(|lost| {
+            now.duration_since(lost.since) > fresh && now.duration_since(lost.judged_at) < fresh
+        });
         let weather = Weather {
             new_alerts: self.started.len(),
             unhealthy_services: self.incidents.values().filter(sick).count(),
             // Never heard since the start is not a loss; gate G3 stands still for it anyway.
             monitoring_lost: vitals
                 .watchdog_seen
-                .is_some_and(|seen| now.duration_since(seen) > fresh),
+                .is_some_and(|seen| now.duration_since(seen) > fresh || distrusted),
         };
         let storm = storm::judge(vitals.storm, &weather, &self.settings.storm, now);
         if std::mem::discriminant(&storm) != std::mem::discriminant(&vitals.storm) {
@@ -520,9 +582,11 @@ impl Healer {
         let open: Vec<(String, Vec<RunbookId>)> = open
             .map(|one| (one.domain.scope(), one.runbooks.clone()))
             .collect();
-        self.ports
-            .vitals
-            .set(|vitals| (vitals.storm, vitals.open) = (storm, open));
+        let down = hosts_down(self.incidents.values());
+        self.ports.vitals.set(|vitals| {
+            (vitals.storm, vitals.open) = (storm, open);
+            vitals.hosts_down = down.into_iter().map(|(host, _)| host).collect();
+        });
     }
 
     /// Looks at an incident beside the loop.
@@ -593,6 +657,10 @@ impl Healer {
             _ => None,
         };
         if approval != approved.as_ref().map(|(digest, _)| digest) {
+            return;
+        }
+        // The decision that a job was made from stays on record while the job runs: its gates are asked with it.
+        if incident.state.job().is_some() {
             return;
         }
         incident.steady = evaluated.steady;

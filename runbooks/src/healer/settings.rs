@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use deploy_engine::model::ServiceName;
+use collectors::watchdog;
+use deploy_engine::model::{HostName, ServiceName};
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -28,6 +30,10 @@ pub struct HealSettings {
     pub storm: StormLimits,
     /// Services that the bot itself needs (its chat server's database, for example): it never repairs those.
     pub bot_needs: BTreeSet<ServiceName>,
+    /// The host of this site that the bot itself runs and keeps its records on, if it is one (gate G9).
+    pub own_host: Option<HostName>,
+    /// `auto` counts although nothing was earned here: for labs, where trust is to be earned.
+    pub unearned: bool,
     /// The Watchdog must have been heard within so many seconds.
     pub watchdog_seconds: Option<u32>,
 }
@@ -35,6 +41,11 @@ pub struct HealSettings {
 impl HealSettings {
     pub fn configured_mode(&self, runbook: &RunbookId) -> Mode {
         self.modes.get(runbook).copied().unwrap_or(self.mode)
+    }
+
+    pub fn watchdog_fresh(&self) -> SignedDuration {
+        let seconds = self.watchdog_seconds.map(i64::from);
+        seconds.map_or(watchdog::FRESH, SignedDuration::from_secs)
     }
 
     pub fn opted_in(&self, runbook: &Runbook) -> bool {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use collectors::{
     Alert, Change, SourceName, Status,
     alertmanager::Silence,
-    prometheus::{RuleState, TargetHealth},
+    prometheus::{RuleState, ScrapeTarget},
 };
 use deploy_engine::{
     condition::{self, ConditionCall, Judgement},
@@ -33,34 +33,43 @@ use crate::{
     incident::{Incident, IncidentId, State},
     library::Library,
     topology::{Deployed, Topology},
-    trust::Mode,
+    trust::{Drilled, Grant, Mode},
 };
 
 /// Three caches; what each of them does, and what people and the monitoring say.
 #[derive(Default)]
-struct World(Mutex<WorldNow>);
+pub(crate) struct World(Mutex<WorldNow>);
+
+/// Something that happens to the world.
+type Twist = fn(&mut WorldNow);
 
 #[derive(Default)]
-struct WorldNow {
-    down: BTreeSet<HostName>,
-    unreachable: BTreeSet<HostName>,
+pub(crate) struct WorldNow {
+    pub down: BTreeSet<HostName>,
+    pub unreachable: BTreeSet<HostName>,
     /// Starts fail.
-    stuck: bool,
-    ran: Vec<String>,
-    firing: bool,
-    markers: BTreeMap<HostName, String>,
-    silences: Vec<Silence>,
-    incidents: BTreeMap<IncidentId, Incident>,
-    decisions: Vec<DecisionRecord>,
-    ledger: Vec<Spent>,
-    demoted: Option<Mode>,
-    halt: Option<Halt>,
-    alerts: Vec<Alert>,
-    news: Vec<News>,
+    pub stuck: bool,
+    /// Why the Alertmanager is not well.
+    pub alertmanager_ill: Option<String>,
+    /// Happens right after the gates have judged the named step for the first time.
+    pub after: Option<(&'static str, Twist)>,
+    pub judgements: Vec<StepJudgement>,
+    pub drilled: Option<Drilled>,
+    pub ran: Vec<String>,
+    pub firing: bool,
+    pub markers: BTreeMap<HostName, String>,
+    pub silences: Vec<Silence>,
+    pub incidents: BTreeMap<IncidentId, Incident>,
+    pub decisions: Vec<DecisionRecord>,
+    pub ledger: Vec<Spent>,
+    pub demoted: Option<Mode>,
+    pub halt: Option<Halt>,
+    pub alerts: Vec<Alert>,
+    pub news: Vec<News>,
 }
 
 impl World {
-    fn now<T>(&self, look: impl FnOnce(&mut WorldNow) -> T) -> T {
+    pub fn now<T>(&self, look: impl FnOnce(&mut WorldNow) -> T) -> T {
         look(&mut self.0.lock().unwrap())
     }
 
@@ -153,10 +162,9 @@ impl Hosts for World {
         };
         self.now(|now| {
             now.ran.push(format!("{host}: {}", command.argv.join(" ")));
-            if now.stuck {
-                return;
+            if !now.stuck && command.argv.iter().any(|word| word == "start") {
+                now.down.remove(host);
             }
-            now.down.remove(host);
         });
         if self.now(|now| now.stuck) {
             let what = "exit status 1".to_owned();
@@ -180,7 +188,7 @@ impl Hosts for World {
         Ok(())
     }
 
-    async fn forget(&self, _: &HostName, _: &JobId) -> Result<(), HostError> {
+    async fn forget(&self, _: &HostName, _: &JobId, _: &Fence) -> Result<(), HostError> {
         Ok(())
     }
 }
@@ -246,8 +254,32 @@ impl Records for World {
         Ok(())
     }
 
-    async fn mode(&self, _: &RunbookId) -> Result<Option<Mode>, RecordError> {
-        Ok(self.now(|now| now.demoted))
+    async fn decision(&self, incident: &IncidentId) -> Result<Option<DecisionRecord>, RecordError> {
+        let of = |one: &&DecisionRecord| one.incident == *incident;
+        Ok(self.now(|now| now.decisions.iter().rev().find(of).cloned()))
+    }
+
+    async fn put_judgement(&self, judgement: &StepJudgement) -> Result<(), RecordError> {
+        self.now(|now| {
+            now.judgements.push(judgement.clone());
+            let due = |(step, _): &mut (&str, fn(&mut WorldNow))| judgement.step.contains(*step);
+            if let Some((_, change)) = now.after.take_if(due) {
+                change(now);
+            }
+        });
+        Ok(())
+    }
+
+    async fn grants(&self, _: &RunbookId) -> Result<Vec<Grant>, RecordError> {
+        let demoted = self.now(|now| now.demoted);
+        Ok(demoted
+            .map(|mode| Grant { class: None, mode })
+            .into_iter()
+            .collect())
+    }
+
+    async fn drilled(&self, _: &RunbookId) -> Result<Option<Drilled>, RecordError> {
+        Ok(self.now(|now| now.drilled.clone()))
     }
 
     async fn demote(
@@ -271,6 +303,7 @@ impl Metrics for World {
     async fn rules(&self) -> Result<Vec<RuleState>, String> {
         Ok(vec![RuleState {
             name: "MemcachedDown".into(),
+            query: "nightshift_memcached_up == 0".into(),
             firing: self.now(|now| now.firing),
             last_evaluation: Timestamp::now(),
             interval: SignedDuration::from_secs(15),
@@ -278,12 +311,18 @@ impl Metrics for World {
         }])
     }
 
-    async fn targets(&self) -> Result<TargetHealth, String> {
-        Ok(TargetHealth {
-            up: 20,
-            down: 1,
-            unknown: 0,
-        })
+    async fn targets(&self) -> Result<Vec<ScrapeTarget>, String> {
+        let target = |n: usize| ScrapeTarget {
+            labels: [("host".to_owned(), format!("h{}", n % 3 + 1))].into(),
+            up: Some(n > 0),
+            last_scrape: Timestamp::now(),
+            interval: SignedDuration::from_secs(15),
+        };
+        Ok((0..21).map(target).collect())
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        Ok(())
     }
 }
 
@@ -291,6 +330,13 @@ impl Metrics for World {
 impl Silences for World {
     async fn silences(&self) -> Result<Vec<Silence>, String> {
         Ok(self.now(|now| now.silences.clone()))
+    }
+
+    async fn well(&self) -> Result<(), String> {
+        match self.now(|now| now.alertmanager_ill.clone()) {
+            Some(why) => Err(why),
+            None => Ok(()),
+        }
     }
 }
 
@@ -320,15 +366,15 @@ impl JobObserver for Watch {
     fn progress(&self, _: StepProgress) {}
 }
 
-struct Stage {
-    world: Arc<World>,
-    journal: Arc<MemoryJournal>,
-    handle: HealerHandle,
+pub(crate) struct Stage {
+    pub world: Arc<World>,
+    pub journal: Arc<MemoryJournal>,
+    pub handle: HealerHandle,
     stop: Option<oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<Result<(), String>>,
 }
 
-fn settings(mode: Mode) -> HealSettings {
+pub(crate) fn settings(mode: Mode) -> HealSettings {
     let quick = [
         ("confirm", "0s"),
         ("quiet", "1s"),
@@ -341,13 +387,20 @@ fn settings(mode: Mode) -> HealSettings {
     HealSettings {
         mode,
         settings: [(RunbookId("MEM-1".into()), quick)].into(),
+        // Earning it is a test of its own.
+        unearned: true,
         ..HealSettings::default()
     }
 }
 
 fn start(world: Arc<World>, journal: Arc<MemoryJournal>, mode: Mode) -> Stage {
+    let library = Library::embedded().unwrap();
+    start_with(world, journal, settings(mode), library)
+}
+
+pub(crate) fn three_caches() -> Arc<Topology> {
     let members = vec![host("h1"), host("h2"), host("h3")];
-    let topology = Arc::new(Topology {
+    Arc::new(Topology {
         site: "test".into(),
         hosts: members
             .iter()
@@ -362,7 +415,17 @@ fn start(world: Arc<World>, journal: Arc<MemoryJournal>, mode: Mode) -> Stage {
             },
         )]
         .into(),
-    });
+        ..Topology::default()
+    })
+}
+
+pub(super) fn start_with(
+    world: Arc<World>,
+    journal: Arc<MemoryJournal>,
+    settings: HealSettings,
+    library: Library,
+) -> Stage {
+    let topology = three_caches();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ports = Ports {
         records: world.clone(),
@@ -375,8 +438,8 @@ fn start(world: Arc<World>, journal: Arc<MemoryJournal>, mode: Mode) -> Stage {
         clock: clock.clone(),
         vitals: Arc::default(),
     };
-    let settings = Arc::new(settings(mode));
-    let library = Arc::new(Library::embedded().unwrap());
+    let settings = Arc::new(settings);
+    let library = Arc::new(library);
     let gate = Arc::new(HealGate::new(
         ports.clone(),
         settings.clone(),
@@ -431,11 +494,11 @@ fn alert(name: &str, labels: &[(&str, &str)], status: Status) -> Alert {
 }
 
 impl Stage {
-    fn new(mode: Mode) -> Self {
+    pub fn new(mode: Mode) -> Self {
         start(Arc::default(), Arc::default(), mode)
     }
 
-    async fn watchdog(&self) {
+    pub async fn watchdog(&self) {
         let alert = alert("Watchdog", &[("alertname", "Watchdog")], Status::Firing);
         self.handle
             .heard(vec![(alert, Change::Repeat)])
@@ -444,7 +507,7 @@ impl Stage {
     }
 
     /// The cache on `name` dies and the monitoring notices.
-    async fn break_cache(&self, name: &str) {
+    pub async fn break_cache(&self, name: &str) {
         self.world.now(|now| {
             now.down.insert(host(name));
             now.firing = true;
@@ -452,7 +515,7 @@ impl Stage {
         self.hear(name, Status::Firing, Change::New).await;
     }
 
-    async fn hear(&self, name: &str, status: Status, change: Change) {
+    pub async fn hear(&self, name: &str, status: Status, change: Change) {
         let labels = [
             ("alertname", "MemcachedDown"),
             ("instance", &*format!("{name}:9808")),
@@ -467,7 +530,7 @@ impl Stage {
     }
 
     /// Waits for the only incident to be in a state.
-    async fn until(&self, state: &str) -> Incident {
+    pub async fn until(&self, state: &str) -> Incident {
         for _ in 0..300 {
             let found = self.world.now(|now| {
                 now.incidents
@@ -490,11 +553,11 @@ impl Stage {
         })
     }
 
-    fn ran(&self) -> Vec<String> {
+    pub fn ran(&self) -> Vec<String> {
         self.world.now(|now| now.ran.clone())
     }
 
-    async fn stop(mut self) -> (Arc<World>, Arc<MemoryJournal>) {
+    pub async fn stop(mut self) -> (Arc<World>, Arc<MemoryJournal>) {
         let _ = self.stop.take().unwrap().send(());
         self.task.await.unwrap().unwrap();
         (self.world, self.journal)
@@ -558,7 +621,7 @@ async fn halted() {
             why: String::new(),
         })
     };
-    held_back(halt, "holding", "G4: halted by ann", |now| now.halt = None).await;
+    held_back(halt, "holding", "G4: halt: by ann", |now| now.halt = None).await;
 }
 
 #[tokio::test]
@@ -567,7 +630,7 @@ async fn in_maintenance() {
     held_back(
         mark,
         "holding",
-        "h3 is marked as in maintenance: kernel",
+        "maintenance marker: h3 is marked: kernel",
         |now| now.markers.clear(),
     )
     .await;
@@ -580,7 +643,7 @@ async fn silenced() {
             "endsAt": "2099-01-01T00:00:00Z", "matchers": [{"name": "alertname", "value": "Memcached.*", "isRegex": true}]}"#;
         now.silences.push(serde_json::from_str(text).unwrap());
     };
-    held_back(silence, "holding", "silenced: by bob: moving", |now| {
+    held_back(silence, "holding", "silence: by bob: moving", |now| {
         now.silences.clear()
     })
     .await;
@@ -638,7 +701,7 @@ async fn while_a_deploy_runs() {
     stage.break_cache("h3").await;
     let incident = stage.until("holding").await;
     assert!(
-        matches!(&incident.state, State::Holding { why, .. } if why.contains("a deploy is not finished: job d1 (deploy site)"))
+        matches!(&incident.state, State::Holding { why, .. } if why.contains("deploy: job d1 (deploy site) is not finished"))
     );
     assert_eq!(stage.ran(), Vec::<String>::new());
 }
@@ -799,6 +862,8 @@ async fn a_charge_whose_job_was_never_made_does_not_block_for_ever() {
             by: "automation".into(),
             outcome: None,
             ended_at: None,
+            version: None,
+            cleared: None,
         });
     });
     let stage = start(world, Arc::default(), Mode::Auto);

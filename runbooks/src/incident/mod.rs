@@ -207,6 +207,9 @@ impl Incident {
         if let Event::JobStarted { job } = event {
             self.jobs.push(job.clone());
         }
+        if let Event::Cleared { job, .. } = event {
+            self.unproven.retain(|unproven| unproven != job);
+        }
         if let Event::JobEnded { job, .. } = event
             && matches!(next, State::Unproven { .. })
         {

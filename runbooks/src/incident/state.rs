@@ -95,6 +95,11 @@ pub enum Event {
     ProofStarted {
         job: String,
     },
+    /// A person looked at a repair that was not proven and takes it on themselves.
+    Cleared {
+        job: String,
+        by: String,
+    },
     /// `acted`: something may have been changed.
     JobEnded {
         job: String,
@@ -181,6 +186,13 @@ impl State {
                 Self::Acting { job: own } if own == *job => Ok(Self::Proving { job: own }),
                 Self::Proving { job: own } if own == *job => Ok(Self::Proving { job: own }),
                 other => Err(other.illegal("a proof", &format!("job {job} does not work on it"))),
+            },
+            Event::Cleared { job, .. } => match self {
+                Self::Unproven { job: own, .. } if own == *job => Ok(Self::Open),
+                // It has gone on since; only its memory of the job is at stake.
+                Self::Acting { .. } | Self::Proving { .. } | Self::Healed { .. } => Ok(self),
+                Self::Resolved { .. } => Err(self.illegal("a clearing", "it is over")),
+                other => Ok(other),
             },
             Event::JobEnded { job, result, acted } => self.job_ended(job, result, *acted, now),
         }

@@ -18,6 +18,7 @@ fn plan() -> Box<HealPlan> {
         targets: vec![],
         steps: vec![],
         digest: "d1".into(),
+        version: "v1".into(),
         decided_at: at(0),
     })
 }
@@ -70,6 +71,10 @@ fn every_event() -> Vec<Event> {
     vec![
         Event::AlertsChanged,
         Event::Tick,
+        Event::Cleared {
+            job: "j1".into(),
+            by: "ann".into(),
+        },
         decided(Decision::Act {
             plan: plan.clone(),
             why: "w".into(),
@@ -171,12 +176,25 @@ fn nothing_leaves_resolved_and_nothing_acts_after_a_failed_proof() {
         if let Ok(next) = (State::Resolved { how: "h".into() }).next(&event, true, at(20)) {
             assert_eq!(next.name(), "resolved", "{event:?}");
         }
+        let other = Event::Cleared {
+            job: "j0".into(),
+            by: "ann".into(),
+        };
+        let failed = State::Unproven {
+            job: "j1".into(),
+            why: "w".into(),
+        };
+        let after = failed.next(&other, true, at(20)).unwrap();
+        assert_eq!(after.name(), "unproven", "of another job");
         let unproven = State::Unproven {
             job: "j1".into(),
             why: "w".into(),
         };
         if let Ok(next) = unproven.next(&event, true, at(20)) {
-            assert_eq!(next.name(), "unproven", "{event:?}");
+            // Nothing but a person's own word leads on from there.
+            let cleared = matches!(&event, Event::Cleared { job, .. } if job == "j1");
+            let expected = if cleared { "open" } else { "unproven" };
+            assert_eq!(next.name(), expected, "{event:?}");
         }
     }
 }

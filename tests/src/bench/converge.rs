@@ -1,6 +1,7 @@
 //! The same 40 resources on the same three hosts: nothing to change, and one file to change.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -165,6 +166,7 @@ impl Tools {
 
     /// A bot reads the site when it starts. Its first plan, which opens the sessions, is not measured.
     fn by_bot(&self) -> anyhow::Result<Deployed> {
+        share_secrets(&self.cold, &self.warm)?;
         let bot = Bot::start(&self.warm)?;
         self.warm.plan("site")?;
         let deployed = self.warm.deploy_with_bot("site");
@@ -180,6 +182,23 @@ impl Tools {
         };
         Ok((start.elapsed(), changes))
     }
+}
+
+/// Hosts obey one site's secrets: those that `from` generated when it first ran.
+fn share_secrets(from: &Installation, to: &Installation) -> anyhow::Result<()> {
+    let folder = |of: &Installation| of.folder().join("state/secrets");
+    let (from, to) = (folder(from), folder(to));
+    if to.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(&to).with_context(|| format!("create {}", to.display()))?;
+    let entries = fs::read_dir(&from).with_context(|| format!("read {}", from.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        let copy = to.join(path.file_name().unwrap_or_default());
+        fs::copy(&path, &copy).with_context(|| format!("copy {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// The site of the benchmark: its three hosts with one service of forty resources.

@@ -7,6 +7,7 @@ mod world;
 use std::{sync::Arc, time::Duration};
 
 use bot::{
+    audit::Redactor,
     chat::{Room, Subject, office::Office},
     config::Secret,
     halt::Halt,
@@ -291,13 +292,19 @@ fn step(number: u32, program: &str) -> Step {
 
 /// One webhook to a bot's own server. Its status.
 pub async fn post_webhook(store: &Store) -> u16 {
-    let tokens = web::Tokens::new(&[("am".to_owned(), Secret::new("secret"))]);
-    let (web, committing) = web::Web::new(store.clone(), tokens, Arc::default(), Arc::default());
+    let door = web::Door {
+        tokens: web::Tokens::new(&[("am".to_owned(), Secret::new("secret"))]),
+        signers: web::Signers::new(&[]),
+        certified: false,
+        pace: web::WebPace::new(100),
+        redactor: Redactor::default(),
+    };
+    let (web, committing) = web::Web::new(store.clone(), door, Arc::default(), Arc::default());
     tokio::spawn(committing);
     let listener = web::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let url = format!("http://{}/v1/alertmanager", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(web::serve(listener, web, stop.clone()));
+    let serving = tokio::spawn(web::serve(listener, None, web, stop.clone()));
     let request = reqwest::Client::new().post(url).bearer_auth("secret");
     let response = request.body(WEBHOOK).send().await.unwrap();
     stop.cancel();

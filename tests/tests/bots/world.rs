@@ -1,7 +1,7 @@
 //! One host that remembers the steps it started and the newest token it has seen, as an agent does.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard},
     time::Instant,
 };
@@ -20,7 +20,11 @@ struct Inner {
     /// Step → its program.
     spool: BTreeMap<StepKey, String>,
     executed: BTreeMap<String, u32>,
+    /// Never begun, whenever an order comes.
+    called_off: BTreeSet<StepKey>,
     seen: u64,
+    /// The newest token of a job that was forgotten.
+    forgotten: u64,
     /// Token of whoever came, and when.
     contacts: Vec<(u64, Instant)>,
 }
@@ -90,8 +94,11 @@ impl World {
 
     fn begin(&self, key: &StepKey, fence: &Fence, program: &str) -> Result<(), Outcome> {
         let mut inner = self.lock();
-        if fence.token < inner.seen {
+        if fence.token < inner.seen || fence.token <= inner.forgotten {
             return Err(Outcome::Fenced { seen: inner.seen });
+        }
+        if inner.called_off.contains(key) {
+            return Err(Outcome::CalledOff);
         }
         inner.seen = fence.token;
         inner.contacts.push((fence.token, Instant::now()));
@@ -140,8 +147,15 @@ impl Hosts for World {
     }
 
     async fn ask(&self, _: &HostName, key: &StepKey) -> Result<StepStatus, HostError> {
-        let program = self.lock().spool.get(key).cloned();
+        let (program, called_off) = {
+            let inner = self.lock();
+            let program = inner.spool.get(key).cloned();
+            (program, inner.called_off.contains(key))
+        };
         Ok(match program.as_deref() {
+            None if called_off => StepStatus::Finished {
+                outcome: Outcome::CalledOff,
+            },
             None => StepStatus::NeverStarted,
             Some("slow") if !*self.released.borrow() => StepStatus::Running { since_seconds: 1 },
             Some(_) => StepStatus::Finished {
@@ -150,11 +164,18 @@ impl Hosts for World {
         })
     }
 
-    async fn cancel(&self, _: &HostName, _: &StepKey) -> Result<(), HostError> {
+    /// The jobs of these tests are not cancelled while they run.
+    async fn cancel(&self, _: &HostName, key: &StepKey) -> Result<(), HostError> {
+        let mut inner = self.lock();
+        if !inner.spool.contains_key(key) {
+            inner.called_off.insert(key.clone());
+        }
         Ok(())
     }
 
-    async fn forget(&self, _: &HostName, _: &JobId) -> Result<(), HostError> {
+    async fn forget(&self, _: &HostName, _: &JobId, fence: &Fence) -> Result<(), HostError> {
+        let mut inner = self.lock();
+        inner.forgotten = inner.forgotten.max(fence.token);
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 
 mod converge;
 mod failures;
+mod forced;
 mod service;
 mod survive;
 
@@ -16,7 +17,8 @@ use deploy_engine::{
     model::{HostName, Secs},
     transport::{HostError, Hosts, Observe, Secrets, SshHosts, Target},
     wire::{
-        Command, Fence, Outcome, Progress, Resource, ResourceId, State, StepKey, StepStatus, Work,
+        Command, Fence, Outcome, Progress, Resource, ResourceId, STEP_SECRET, State, StepKey,
+        StepStatus, Work,
     },
 };
 use lab::{Fault, Host, Lab};
@@ -28,7 +30,11 @@ struct OneSecret;
 
 impl Secrets for OneSecret {
     fn reveal(&self, name: &str) -> Option<Arc<str>> {
-        (name == "test.one").then(|| Arc::from(SECRET))
+        match name {
+            "test.one" => Some(Arc::from(SECRET)),
+            STEP_SECRET => Some(Arc::from("what the hosts' keys come from")),
+            _ => None,
+        }
     }
 
     fn all_values(&self) -> Vec<(String, Arc<str>)> {

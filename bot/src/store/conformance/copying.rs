@@ -5,10 +5,10 @@ use deploy_engine::job::{JobEvent, JobId, JobKind, JobResult, Journal};
 use jiff::SignedDuration;
 use serde_json::json;
 
-use super::{Place, at};
+use super::{Place, at, whole_chain};
 use crate::store::{
     AlertKey, AlertRow, Approval, ApprovalState, AuditEntry, CopyError, Folded, IncidentRow,
-    MessageKey, Repair, Store, Trust, TrustMode, copy,
+    MessageKey, Override, Repair, Store, Trust, TrustMode, Vote, copy,
     copy::{KEPT_BACK, columns},
     db::{Sql, values},
     row::Reader,
@@ -119,6 +119,13 @@ async fn fill(store: &Store) {
         body: json!({}),
     };
     store.request_approval(&approval).await.unwrap();
+    let vote = Vote {
+        person: "ann".into(),
+        who: "matrix:@ann:x.org".into(),
+        at: at(1),
+    };
+    store.vote("a1", &vote, 2, at(1)).await.unwrap();
+    store.put_override(&overridden()).await.unwrap();
     store.put("bot", "halt", "{}").await.unwrap();
     store.claim("matrix", "$1", at(0)).await.unwrap();
     let repair = Repair {
@@ -139,6 +146,23 @@ async fn fill(store: &Store) {
         body: json!({}),
     };
     store.put_trust(&trust).await.unwrap();
+}
+
+fn overridden() -> Override {
+    Override {
+        id: "o1".into(),
+        incident: "i1".into(),
+        gate: "G7".into(),
+        made_by: "unix:ann".into(),
+        reason: "seen with my own eyes".into(),
+        made_at: at(0),
+        expires_at: at(100),
+        used_by_job: None,
+        used_at: None,
+        reviewed_by: None,
+        reviewed_at: None,
+        review: None,
+    }
 }
 
 pub async fn a_copy_is_complete_and_the_same(place: &dyn Place) {
@@ -170,8 +194,9 @@ pub async fn a_copy_is_complete_and_the_same(place: &dyn Place) {
         body: json!({}),
     };
     back.audit(&entry).await.unwrap();
-    let log = back.audit_log(None, 10).await.unwrap();
+    let log = back.audit_log(Some("site:demo"), 10).await.unwrap();
     assert_eq!((log.len(), log[0].action.as_str()), (4, "resume"));
+    whole_chain(&back).await;
     let lease = back
         .acquire("domain:x", "bot2", &JobId("j1".into()), at(-9))
         .await

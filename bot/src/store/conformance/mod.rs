@@ -68,10 +68,16 @@ cases! {
         a_chat_event_is_claimed_once,
         values_incidents_repairs_and_trust_come_back,
         the_audit_log_cannot_be_changed,
+        votes_are_counted_once_a_person_until_there_are_enough,
+        an_override_counts_for_one_job_until_it_expires_and_waits_for_its_review,
+        every_entry_of_the_audit_log_follows_the_one_before_it,
+        an_entry_is_kept_with_what_it_is_about_or_not_at_all,
         a_nul_in_a_label_stops_nothing;
     several:
         what_a_fold_saw_is_still_true_when_it_is_written,
         of_many_decisions_exactly_one_counts,
+        of_many_votes_each_counts_once_and_the_last_one_decides,
+        what_many_bots_do_is_one_chain,
         tokens_of_many_bots_are_all_different,
         of_many_bots_exactly_one_takes_the_lead,
         a_leader_that_was_replaced_learns_it,
@@ -89,6 +95,15 @@ cases! {
 pub fn case(name: &str) -> fn(&dyn Place) -> BoxFuture<'_, ()> {
     let found = CASES.iter().find(|(known, _)| *known == name);
     found.unwrap_or_else(|| panic!("there is no case {name}")).1
+}
+
+/// Follows the audit log from its first entry to its head; how many entries there are.
+async fn whole_chain(store: &Store) -> i64 {
+    let mut checker = crate::audit::Checker::default();
+    let kept = store.audit_kept(0, 1_000).await.unwrap();
+    kept.iter().for_each(|entry| checker.next(entry).unwrap());
+    let head = store.audit_head().await.unwrap();
+    checker.finish(head.as_ref()).unwrap().number
 }
 
 /// A moment of the cases.

@@ -6,7 +6,8 @@ use serde_json::json;
 use super::{Place, at};
 use crate::store::{
     AlertKey, AlertRow, Approval, ApprovalState, AuditEntry, DecideError, Folded, IncidentRow,
-    MessageKey, Repair, RepairOutcome, Store, Trust, TrustMode, Urgency, db::values,
+    MessageKey, Repair, RepairOutcome, Store, Trust, TrustMode, Urgency,
+    db::{Lock, values},
 };
 
 fn alert(fingerprint: &str, firing: bool, second: i64) -> AlertRow {
@@ -281,4 +282,142 @@ pub async fn a_nul_in_a_label_stops_nothing(place: &dyn Place) {
     let kept = store.alert(&keys[0]).await.unwrap().unwrap();
     assert_eq!(kept.body, hostile.body);
     assert!(kept.name.starts_with("Instance"), "{}", kept.name);
+}
+
+fn vote(person: &str, second: i64) -> crate::store::Vote {
+    crate::store::Vote {
+        person: person.into(),
+        who: format!("matrix:@{person}:x.org"),
+        at: at(second),
+    }
+}
+
+pub async fn votes_are_counted_once_a_person_until_there_are_enough(place: &dyn Place) {
+    use crate::store::Voted;
+    let store = place.open().await;
+    let mut request = request("a1");
+    request.expires_at = at(100);
+    store.request_approval(&request).await.unwrap();
+    let first = store.vote("a1", &vote("ann", 1), 2, at(1)).await.unwrap();
+    assert!(matches!(first, Voted::Waiting { votes } if votes.len() == 1));
+    let again = store.vote("a1", &vote("ann", 2), 2, at(2)).await;
+    assert!(matches!(again, Err(DecideError::VotedAlready { person, .. }) if person == "ann"));
+    assert_eq!(
+        store.approval("a1").await.unwrap().unwrap().state,
+        ApprovalState::Pending
+    );
+    let late = store.vote("a1", &vote("bob", 100), 2, at(100)).await;
+    assert!(matches!(late, Err(DecideError::Expired { .. })));
+    let second = store.vote("a1", &vote("bob", 3), 2, at(3)).await.unwrap();
+    let Voted::Approved { approval, votes } = second else {
+        panic!("{second:?}")
+    };
+    assert_eq!((approval.state, votes.len()), (ApprovalState::Approved, 2));
+    assert_eq!(
+        approval.decided_by.as_deref(),
+        Some("matrix:@ann:x.org, matrix:@bob:x.org")
+    );
+    let third = store.vote("a1", &vote("carl", 4), 2, at(4)).await;
+    assert!(matches!(third, Err(DecideError::Decided { .. })));
+    let unknown = store.vote("a9", &vote("ann", 1), 1, at(1)).await;
+    assert!(matches!(unknown, Err(DecideError::Unknown(_))));
+}
+
+pub async fn an_override_counts_for_one_job_until_it_expires_and_waits_for_its_review(
+    place: &dyn Place,
+) {
+    use crate::store::{Override, OverrideError};
+    let store = place.open().await;
+    let made = Override {
+        id: "o1".into(),
+        incident: "i1".into(),
+        gate: "G7".into(),
+        made_by: "unix:ann".into(),
+        reason: "seen with my own eyes".into(),
+        made_at: at(0),
+        expires_at: at(100),
+        used_by_job: None,
+        used_at: None,
+        reviewed_by: None,
+        reviewed_at: None,
+        review: None,
+    };
+    store.put_override(&made).await.unwrap();
+    assert_eq!(
+        store.overrides_of("i1").await.unwrap(),
+        std::slice::from_ref(&made)
+    );
+    assert_eq!(store.overrides_of("i2").await.unwrap(), []);
+    assert!(made.counts(None, at(99)) && !made.counts(None, at(100)));
+    assert!(store.use_override("o1", "j1", at(1)).await.unwrap());
+    assert!(
+        store.use_override("o1", "j1", at(2)).await.unwrap(),
+        "the same job again"
+    );
+    assert!(
+        !store.use_override("o1", "j2", at(3)).await.unwrap(),
+        "once"
+    );
+    let used = &store.overrides_of("i1").await.unwrap()[0];
+    assert!(used.counts(Some("j1"), at(50)));
+    assert!(!used.counts(Some("j2"), at(50)) && !used.counts(None, at(50)));
+    assert_eq!(store.overrides_to_review().await.unwrap().len(), 1);
+    store
+        .review_override("o1", "unix:bob", "right", at(5))
+        .await
+        .unwrap();
+    assert_eq!(store.overrides_to_review().await.unwrap(), []);
+    let again = store
+        .review_override("o1", "unix:bob", "right", at(6))
+        .await;
+    assert!(matches!(again, Err(OverrideError::NotWaiting(_))));
+}
+
+fn audited(number: i64) -> AuditEntry {
+    AuditEntry {
+        at: at(number),
+        who: "unix:ann".into(),
+        action: "deploy".into(),
+        target: "control".into(),
+        body: json!({"line": format!("deploy {number}")}),
+    }
+}
+
+pub async fn every_entry_of_the_audit_log_follows_the_one_before_it(place: &dyn Place) {
+    use crate::audit::Checker;
+    let store = place.open().await;
+    assert_eq!(store.audit_head().await.unwrap(), None);
+    // Written before there was a chain.
+    let sql = "INSERT INTO audit (at, who, action, target, body) VALUES (1, 'a', 'b', 'c', '{}')";
+    store.db.write("a test", sql, values![]).await.unwrap();
+    let many = (2..=20).map(|number| {
+        let store = store.clone();
+        async move { store.audit(&audited(number)).await.unwrap() }
+    });
+    futures::future::join_all(many).await;
+    let mut checker = Checker::default();
+    let kept = store.audit_kept(0, 100).await.unwrap();
+    assert_eq!(kept.len(), 20);
+    kept.iter().for_each(|entry| checker.next(entry).unwrap());
+    let head = store.audit_head().await.unwrap();
+    assert_eq!(checker.finish(head.as_ref()).unwrap().number, 20);
+    assert_eq!(store.audit_kept(18, 100).await.unwrap().len(), 2);
+}
+
+pub async fn an_entry_is_kept_with_what_it_is_about_or_not_at_all(place: &dyn Place) {
+    use crate::store::audit::chain;
+    let store = place.open().await;
+    store.audit(&audited(1)).await.unwrap();
+    let head = store.audit_head().await.unwrap();
+    let mut tx = store.db.begin("a test", Lock::Rows).await.unwrap();
+    chain(&mut tx, &audited(2)).await.unwrap();
+    drop(tx);
+    assert_eq!(store.audit_head().await.unwrap(), head);
+    assert_eq!(store.audit_kept(0, 100).await.unwrap().len(), 1);
+    store.audit(&audited(3)).await.unwrap();
+    assert_eq!(
+        store.audit_kept(1, 100).await.unwrap()[0].number,
+        2,
+        "no gap is left"
+    );
 }

@@ -7,10 +7,10 @@ use futures::future::join_all;
 use jiff::SignedDuration;
 use serde_json::json;
 
-use super::{Place, at};
+use super::{Place, at, whole_chain};
 use crate::store::{
-    AlertKey, AlertRow, Approval, ApprovalState, DecideError, Folded, MessageKey, Store,
-    StoreError, Urgency, inbox::INBOX_MAX,
+    AlertKey, AlertRow, Approval, ApprovalState, AuditEntry, DecideError, Folded, MessageKey,
+    Store, StoreError, Urgency, Vote, Voted, inbox::INBOX_MAX,
 };
 
 /// Enough to meet, few enough for the connections of one store.
@@ -63,9 +63,8 @@ pub async fn what_a_fold_saw_is_still_true_when_it_is_written(place: &dyn Place)
     assert_eq!(row.body["count"], MANY as u64, "an update was lost");
 }
 
-pub async fn of_many_decisions_exactly_one_counts(place: &dyn Place) {
-    let stores = [place.open_as("bot1").await, place.open_as("bot2").await];
-    let request = Approval {
+fn request() -> Approval {
+    Approval {
         id: "a1".into(),
         digest: "d1".into(),
         requested_by: "alice".into(),
@@ -75,8 +74,12 @@ pub async fn of_many_decisions_exactly_one_counts(place: &dyn Place) {
         decided_by: None,
         decided_at: None,
         body: json!({}),
-    };
-    stores[0].request_approval(&request).await.unwrap();
+    }
+}
+
+pub async fn of_many_decisions_exactly_one_counts(place: &dyn Place) {
+    let stores = [place.open_as("bot1").await, place.open_as("bot2").await];
+    stores[0].request_approval(&request()).await.unwrap();
     let decided = at_once(|number| {
         let store = stores[number % 2].clone();
         async move { store.decide("a1", true, &format!("p{number}"), at(1)).await }
@@ -92,6 +95,54 @@ pub async fn of_many_decisions_exactly_one_counts(place: &dyn Place) {
     })
     .await;
     assert_eq!(used.into_iter().filter(|used| *used).count(), 1);
+}
+
+pub async fn of_many_votes_each_counts_once_and_the_last_one_decides(place: &dyn Place) {
+    let stores = [place.open_as("bot1").await, place.open_as("bot2").await];
+    stores[0].request_approval(&request()).await.unwrap();
+    let people = MANY / 2;
+    // Everybody votes twice, once through each bot.
+    let voted = at_once(|number| {
+        let store = stores[number % 2].clone();
+        let vote = Vote {
+            person: format!("p{}", number / 2),
+            who: format!("unix:p{number}"),
+            at: at(1),
+        };
+        async move {
+            let needed = u32::try_from(people).unwrap();
+            store.vote("a1", &vote, needed, at(1)).await
+        }
+    })
+    .await;
+    let approved = voted.iter().filter_map(|one| match one {
+        Ok(Voted::Approved { votes, .. }) => Some(votes.len()),
+        _ => None,
+    });
+    assert_eq!(approved.collect::<Vec<_>>(), [people]);
+    assert_eq!(voted.iter().filter(|one| one.is_ok()).count(), people);
+    let kept = stores[1].approval("a1").await.unwrap().unwrap();
+    assert_eq!(kept.state, ApprovalState::Approved);
+}
+
+pub async fn what_many_bots_do_is_one_chain(place: &dyn Place) {
+    let stores = [place.open_as("bot1").await, place.open_as("bot2").await];
+    at_once(|number| {
+        let store = stores[number % 2].clone();
+        async move {
+            let entry = AuditEntry {
+                at: at(0),
+                who: format!("bot{number}"),
+                action: "halt".into(),
+                target: "nul\0".into(),
+                body: json!({ "number": number }),
+            };
+            store.audit(&entry).await.unwrap();
+            create(&store, &format!("j{number}"), 0).await;
+        }
+    })
+    .await;
+    assert_eq!(whole_chain(&stores[0]).await, 2 * MANY as i64);
 }
 
 async fn create(store: &Store, id: &str, second: i64) {

@@ -91,7 +91,7 @@ impl Hosts for Memory {
         refused(host)
     }
 
-    async fn forget(&self, host: &HostName, _: &JobId) -> Result<(), HostError> {
+    async fn forget(&self, host: &HostName, _: &JobId, _: &Fence) -> Result<(), HostError> {
         refused(host)
     }
 }

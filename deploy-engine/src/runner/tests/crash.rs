@@ -3,7 +3,8 @@
 
 use std::mem::discriminant;
 
-use super::{world::Deed, *};
+use super::*;
+use crate::simulation::deed::Deed;
 
 /// A job, what its hosts do, and how it must end.
 struct Shape {
@@ -222,17 +223,16 @@ impl Shape {
             }
             std::future::pending::<()>().await;
         };
-        stage.clock.block_on(async {
+        let life = async {
             tokio::select! {
                 biased;
                 result = runner.run(&stage.job) => {
-                    let result = result.unwrap_or_else(|error| panic!("{}: {error}", self.name));
-                    Some(result)
+                    result.unwrap_or_else(|error| panic!("{}: {error}", self.name))
                 }
-                () = killer.killed.notified() => None,
-                () = canceller => None,
+                () = canceller => unreachable!("it waits for ever"),
             }
-        })
+        };
+        stage.clock.block_on(killer.mortal(life))
     }
 
     /// Lives that end at the given points, then one that does not. Returns the points of each life.
@@ -240,14 +240,14 @@ impl Shape {
         let stage = self.stage();
         let mut points = Vec::new();
         for &kill in kills {
-            let killer = Killer::at(Some(kill));
+            let killer = stage.killer(Some(kill));
             let ended = self.live(&stage, &killer);
             points.push(killer.passed());
             if ended.is_none() {
                 stage.clock.skip(downtime);
             }
         }
-        let killer = Killer::at(None);
+        let killer = stage.killer(None);
         let result = self
             .live(&stage, &killer)
             .expect("nobody kills the last one");

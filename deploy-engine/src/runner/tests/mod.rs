@@ -1,10 +1,8 @@
 //! The runner against scripted hosts in virtual time.
 
 mod crash;
-mod mortal;
-mod virtual_time;
+mod late;
 mod walk;
-mod world;
 
 use std::sync::Arc;
 
@@ -19,11 +17,14 @@ use crate::{
     },
     model::Secs,
     probe::Ask,
+    simulation::{
+        clock::VirtualClock,
+        mortal::{Doom, Killer, Mortal},
+        network::Network,
+        world::World,
+    },
     wire::{Command, Work},
 };
-use mortal::{Killer, Mortal};
-use virtual_time::VirtualClock;
-use world::World;
 
 /// One job, its journal and its hosts; runners come and go.
 struct Stage {
@@ -36,9 +37,14 @@ struct Stage {
 
 impl Stage {
     fn new(kind: JobKind, steps: Vec<Step>) -> Self {
+        Self::with_flags(kind, steps, Vec::new())
+    }
+
+    /// Conditions `flag:K` hold until the first of their times, and turn over at each.
+    fn with_flags(kind: JobKind, steps: Vec<Step>, flags: Vec<Vec<Timestamp>>) -> Self {
         let clock = Arc::new(VirtualClock::default());
         let stage = Self {
-            world: Arc::new(World::new(clock.clone())),
+            world: Arc::new(World::calm(clock.clone(), flags)),
             journal: Arc::default(),
             job: JobId("j1".into()),
             gate: Arc::new(OpenGate),
@@ -64,6 +70,24 @@ impl Stage {
         self.clock.block_on(created).unwrap();
     }
 
+    /// One life of a bot. `None`: nobody kills it.
+    fn killer(&self, kill_at: Option<u32>) -> Arc<Killer> {
+        let doom = Doom {
+            kill_at,
+            freeze: None,
+        };
+        Killer::new("bot1", doom, self.clock.clone(), Arc::default())
+    }
+
+    fn network(&self) -> Arc<Network> {
+        let world = self.world.clone();
+        Arc::new(Network { world, bot: 0 })
+    }
+
+    fn immortal(&self) -> Runner {
+        self.runner(&self.killer(None))
+    }
+
     fn runner(&self, killer: &Arc<Killer>) -> Runner {
         let mortal = |inner| Mortal {
             killer: killer.clone(),
@@ -74,8 +98,8 @@ impl Stage {
                 killer: killer.clone(),
                 inner: self.journal.clone(),
             }),
-            hosts: Arc::new(mortal(self.world.clone())),
-            evidence: Arc::new(mortal(self.world.clone())),
+            hosts: Arc::new(mortal(self.network())),
+            evidence: Arc::new(mortal(self.network())),
             gate: self.gate.clone(),
             observer: Arc::new(NoObserver),
             clock: self.clock.clone(),
@@ -84,7 +108,7 @@ impl Stage {
     }
 
     fn run(&self) -> Result<JobResult, RunError> {
-        let runner = self.runner(&Killer::at(None));
+        let runner = self.immortal();
         self.clock.block_on(runner.run(&self.job))
     }
 

@@ -10,10 +10,11 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::{virtual_time::start, world::Deed, *};
+use super::*;
 use crate::{
     job::{StepEnd, StepPhase},
     runner::GateVerdict,
+    simulation::{clock::start, deed::Deed},
 };
 
 fn why(result: &JobResult) -> &str {
@@ -127,7 +128,7 @@ fn an_unreachable_host_fails_its_steps_and_no_others() {
 fn a_connection_that_breaks_and_returns_repeats_nothing() {
     let stage = Stage::new(deploy(), vec![step(0, &[], on("ctl1", "do a"))]);
     stage.world.script("do a", vec![Deed::done(10)]);
-    let runner = stage.runner(&Killer::at(None));
+    let runner = stage.immortal();
     let result = stage.clock.block_on(async {
         let weather = async {
             stage.clock.sleep(Duration::from_secs(2)).await;
@@ -183,7 +184,7 @@ fn a_restart_does_not_extend_a_deadline() {
         },
     );
     let stage = Stage::new(deploy(), vec![step(0, &[], gate)]);
-    let runner = stage.runner(&Killer::at(None));
+    let runner = stage.immortal();
     stage.clock.block_on(async {
         tokio::select! {
             result = runner.run(&stage.job) => panic!("expected it to wait, found {result:?}"),
@@ -201,7 +202,7 @@ fn a_cancel_ends_what_only_waits_within_a_second() {
         deploy(),
         vec![step(0, &[], wait(500)), step(1, &[0], on("ctl1", "do a"))],
     );
-    let runner = stage.runner(&Killer::at(None));
+    let runner = stage.immortal();
     let result = stage.clock.block_on(async {
         let cancel = async {
             stage.clock.sleep(Duration::from_secs(10)).await;
@@ -222,7 +223,7 @@ fn a_cancel_ends_what_only_waits_within_a_second() {
 #[test]
 fn a_job_that_was_cancelled_in_the_queue_does_nothing() {
     let stage = Stage::new(deploy(), vec![step(0, &[], on("ctl1", "do a"))]);
-    let runner = stage.runner(&Killer::at(None));
+    let runner = stage.immortal();
     stage
         .clock
         .block_on(runner.cancel(&stage.job, "alice"))
@@ -242,7 +243,7 @@ fn an_observing_command_is_ended_on_its_host_by_a_cancel() {
     };
     let stage = Stage::new(heal(), vec![watching]);
     stage.world.script("do a", vec![Deed::done(100)]);
-    let runner = stage.runner(&Killer::at(None));
+    let runner = stage.immortal();
     let result = stage.clock.block_on(async {
         let cancel = async {
             stage.clock.sleep(Duration::from_secs(5)).await;
@@ -259,7 +260,7 @@ fn a_busy_site_refuses_the_second_job() {
     let stage = Stage::new(deploy(), vec![step(0, &[], on("ctl1", "do a"))]);
     let second = JobId("j2".into());
     stage.create(&second, heal(), vec![step(0, &[], on("ctl2", "do b"))]);
-    let runner = stage.runner(&Killer::at(None));
+    let runner = stage.immortal();
     let result = stage.clock.block_on(async {
         let second = async {
             stage.clock.sleep(Duration::from_secs(1)).await;
@@ -284,10 +285,7 @@ fn two_runners_cannot_both_drive_a_job() {
             step(1, &[0], on("ctl1", "do b")),
         ],
     );
-    let (one, two) = (
-        stage.runner(&Killer::at(None)),
-        stage.runner(&Killer::at(None)),
-    );
+    let (one, two) = (stage.immortal(), stage.immortal());
     let (first, second) = stage.clock.block_on(async {
         let late = async {
             stage.clock.sleep(Duration::from_secs(1)).await;
@@ -401,9 +399,8 @@ fn a_host_that_saw_a_newer_holder_refuses() {
     let (send, _keep) = tokio::sync::mpsc::channel(1);
     let host = "ctl1".parse().unwrap();
     let key = crate::wire::StepKey("x.0.1".into());
-    let other = stage
-        .world
-        .start(&host, key, fence, command("do x"), Secs(10), send);
+    let other = stage.network();
+    let other = other.start(&host, key, fence, command("do x"), Secs(10), send);
     stage.clock.block_on(other).unwrap();
     let result = stage.run().unwrap();
     assert!(

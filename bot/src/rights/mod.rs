@@ -1,10 +1,18 @@
-//! Who may do what, and where. Pure.
+//! Who may do what, where and to what. Pure. What nobody allowed is refused.
+//!
+//! A role is the simple form: all commands up to it, everywhere. A grant adds single commands, within services, groups of
+//! hosts, runbooks and rooms. A room's ceiling holds for both.
+
+mod grant;
+mod quorum;
 
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
 use crate::command::CommandSpec;
+pub use grant::{Access, Grant, Subject};
+pub use quorum::{Agreed, ApprovalAction, NoVote, Quorum, Requester};
 
 /// Roles include the ones before them.
 #[derive(
@@ -72,6 +80,11 @@ impl Identity {
         &self.0
     }
 
+    /// Vouched for by this machine's kernel, not by a chat server.
+    pub fn is_of_this_machine(&self) -> bool {
+        self.0.starts_with("unix:")
+    }
+
     /// The user's own name, without the way they came in.
     pub fn user(&self) -> &str {
         self.0
@@ -123,11 +136,27 @@ pub struct People {
     roles: BTreeMap<Identity, Role>,
     /// Whoever runs the bot owns its store and its keys, so refusing them anything would only be pretended.
     owner: Option<Identity>,
+    access: Access,
 }
 
 impl People {
     pub fn new(roles: BTreeMap<Identity, Role>, owner: Option<Identity>) -> Self {
-        Self { roles, owner }
+        let access = Access::default();
+        Self {
+            roles,
+            owner,
+            access,
+        }
+    }
+
+    #[must_use]
+    pub fn with_access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
+
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
     /// `None`: a stranger.
@@ -156,6 +185,26 @@ pub enum Refusal {
         needed: Role,
         ceiling: Role,
     },
+    #[error("you may use `{command}`, but not on {what}")]
+    Beyond { command: &'static str, what: String },
+}
+
+/// Where something is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Spot<'a> {
+    /// The highest role that anybody has there.
+    pub ceiling: Role,
+    /// `ADAPTER:ROOM`, or `control` for the command line.
+    pub name: &'a str,
+}
+
+/// How far a permit reaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Reach {
+    /// By role.
+    Everything,
+    /// What any of these covers.
+    Within(Vec<Grant>),
 }
 
 /// Proof that somebody may use a command here; nothing acts without one.
@@ -163,6 +212,8 @@ pub enum Refusal {
 pub struct Permit {
     who: Identity,
     role: Role,
+    command: &'static str,
+    reach: Reach,
 }
 
 impl Permit {
@@ -173,35 +224,60 @@ impl Permit {
     pub fn role(&self) -> Role {
         self.role
     }
+
+    /// Whether what the command is about needs no further look.
+    pub fn reaches_everything(&self) -> bool {
+        self.reach == Reach::Everything
+    }
+
+    /// May the command be used on this?
+    pub fn covers(&self, subject: &Subject) -> Result<(), Refusal> {
+        match &self.reach {
+            Reach::Everything => Ok(()),
+            Reach::Within(grants) if grants.iter().any(|grant| grant.covers(subject)) => Ok(()),
+            Reach::Within(_) => Err(Refusal::Beyond {
+                command: self.command,
+                what: subject.to_string(),
+            }),
+        }
+    }
 }
 
-/// Decides. `ceiling` is the highest role that anybody has in this place.
+/// Decides.
 pub fn permit(
     people: &People,
     who: &Identity,
-    ceiling: Role,
+    spot: Spot<'_>,
     spec: &CommandSpec,
 ) -> Result<Permit, Refusal> {
     let role = people
         .role(who)
         .ok_or_else(|| Refusal::Stranger { who: who.clone() })?;
-    if role < spec.role {
-        return Err(Refusal::Role {
-            command: spec.name,
-            needed: spec.role,
-            role,
-        });
-    }
-    if ceiling < spec.role {
+    let reach = if role >= spec.role {
+        Reach::Everything
+    } else {
+        let grants = people.access.grants_for(who, spec.name, spot.name);
+        if grants.is_empty() {
+            return Err(Refusal::Role {
+                command: spec.name,
+                needed: spec.role,
+                role,
+            });
+        }
+        Reach::Within(grants)
+    };
+    if spot.ceiling < spec.role {
         return Err(Refusal::Room {
             command: spec.name,
             needed: spec.role,
-            ceiling,
+            ceiling: spot.ceiling,
         });
     }
     Ok(Permit {
         who: who.clone(),
-        role: role.min(ceiling),
+        role: role.min(spot.ceiling),
+        command: spec.name,
+        reach,
     })
 }
 
@@ -256,7 +332,11 @@ mod tests {
         #[case] expected: &str,
     ) {
         let who = Identity::try_from(who.to_owned()).unwrap();
-        let said = match permit(&people(), &who, ceiling, spec_of(command).unwrap()) {
+        let spot = Spot {
+            ceiling,
+            name: "control",
+        };
+        let said = match permit(&people(), &who, spot, spec_of(command).unwrap()) {
             Ok(_) => "ok".to_owned(),
             Err(refusal) => refusal.to_string(),
         };

@@ -1,0 +1,34 @@
+//! What one process tells people: everything that its runner said to the observer, in order.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::{
+    job::{JobEvent, JobId, JobState, StepProgress},
+    runner::JobObserver,
+};
+
+/// Everything said in one life. Each with the number of events that the journal then held.
+pub type Said = Vec<(u64, JobEvent)>;
+
+#[derive(Default)]
+pub struct Chat {
+    said: Mutex<Said>,
+}
+
+impl Chat {
+    pub fn said(&self) -> Said {
+        self.said
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl JobObserver for Chat {
+    fn event(&self, _: &JobId, state: &JobState, event: &JobEvent) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.push((state.length(), event.clone()));
+    }
+
+    fn progress(&self, _: StepProgress) {}
+}

@@ -1,0 +1,271 @@
+//! The gate that the runner asks before each step of a repair: all thirteen again, with the world as it is now.
+//!
+//! Until something was changed, whatever is against it stops the repair. Once something was changed, stopping for good half-way is
+//! worse than waiting until the doubt is gone: then a refusal holds, and steps that only look go on, for the proof is what
+//! tells whether it is mended.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use deploy_engine::{
+    job::{Action, Job, JobId, JobKind, JobState, Step, StepEnd},
+    probe::{Ask, Readings},
+    runner::{GateVerdict, StepGate},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    HealSettings, Ports,
+    case::{Case, Firing, note_monitoring},
+    evaluate::{asks_of, plan_of},
+    gatekeeper::{About, Gatekeeper, hosts_of},
+    sighting::{ALWAYS, Sighting, sight, units_of},
+};
+use crate::{
+    compile::facts,
+    decide::HealPlan,
+    format::RunbookId,
+    gate::{Answer, Gate, Phase, evaluate, together},
+    incident::{Incident, IncidentId},
+    library::Library,
+    topology::Topology,
+};
+
+/// Hosts have so long to answer for themselves; the runner's gate has ten seconds in all.
+const HOSTS_LIMIT: Duration = Duration::from_secs(7);
+/// What a half-repaired service says of itself is taken in if it comes soon: command lines of brokers take seconds, and the
+/// step's own guards ask it all the same.
+const SERVICE_LIMIT: Duration = Duration::from_secs(3);
+
+/// What the gates said before one step, for `why`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepJudgement {
+    pub job: String,
+    pub step: String,
+    pub at: Timestamp,
+    pub gates: Vec<Answer>,
+}
+
+/// Repairs are judged before every step; a deploy stops for a halt only.
+pub struct HealGate {
+    keeper: Gatekeeper,
+    library: Arc<Library>,
+}
+
+impl HealGate {
+    pub fn new(
+        ports: Ports,
+        settings: Arc<HealSettings>,
+        topology: Arc<Topology>,
+        library: Arc<Library>,
+    ) -> Self {
+        Self {
+            keeper: Gatekeeper {
+                ports,
+                settings,
+                topology,
+            },
+            library,
+        }
+    }
+
+    async fn halted(&self) -> Option<GateVerdict> {
+        let why = match self.keeper.ports.records.halt().await {
+            Ok(None) => return None,
+            Ok(Some(halt)) => format!("halted by {} at {:.0}", halt.by, halt.at),
+            Err(error) => format!("it is unknown whether somebody halted: {error}"),
+        };
+        Some(GateVerdict::Hold { until: None, why })
+    }
+
+    async fn repair_step(&self, id: &JobId, job: &Job, step: &Step, now: Timestamp) -> GateVerdict {
+        let acted = acted(job);
+        if acted && !facts::acts(step) {
+            return GateVerdict::Pass;
+        }
+        let answers = match self.answers(id, job, step, now, acted).await {
+            Ok(answers) => answers,
+            Err(why) => return verdict(Gate::refuse(why), acted),
+        };
+        note_monitoring(&self.keeper.ports, &answers, now);
+        let gate = together(&answers);
+        let judgement = StepJudgement {
+            job: id.to_string(),
+            step: step.title.clone(),
+            at: now,
+            gates: answers,
+        };
+        match self.keeper.ports.records.put_judgement(&judgement).await {
+            Ok(()) => verdict(gate, acted),
+            Err(error) => GateVerdict::Hold {
+                until: None,
+                why: format!("what the gates say cannot be recorded: {error}"),
+            },
+        }
+    }
+
+    async fn answers(
+        &self,
+        id: &JobId,
+        job: &Job,
+        step: &Step,
+        now: Timestamp,
+        acted: bool,
+    ) -> Result<Vec<Answer>, String> {
+        let JobKind::Heal { runbook, incident } = &job.kind else {
+            return Err("it is no repair".to_owned());
+        };
+        let runbook_id = RunbookId(runbook.clone());
+        let runbook = self
+            .library
+            .get(&runbook_id)
+            .ok_or_else(|| format!("there is no runbook {runbook_id} any more"))?;
+        let incident = self.incident(incident).await?;
+        let plan = self.plan(&incident, job).await?;
+        let steps = &job.steps[..];
+        let hosts = hosts_of(steps);
+        let firing = Firing::of(&incident);
+        let about = About {
+            hosts: &hosts,
+            labels: &firing.labels,
+            own_job: Some(id),
+        };
+        let asks = asks_of(runbook, &incident, &self.keeper.topology);
+        let (world, metric, sighting) = tokio::join!(
+            self.keeper.read(&about, now),
+            self.keeper.metric(&firing.names),
+            self.sighting(job, &asks, acted)
+        );
+        let ledger = world
+            .ledger
+            .clone()
+            .map_err(|why| format!("the budget is unknown: {why}"))?;
+        let phase = Phase::Step {
+            decided_at: job.created_at,
+            acted,
+            acts: facts::acts(step),
+            snapshot_done: snapshot_done(job),
+        };
+        let case = Case {
+            runbook,
+            roles: &plan.roles,
+            steps,
+            scope: &job.scope,
+            targets: plan.targets.clone(),
+            own_job: Some(id),
+            unproven: incident.unproven.clone(),
+            overridden: self.keeper.overridden(&incident.id.0, Some(&id.0)).await,
+        };
+        let input = case.input(&self.keeper, phase, world, metric, sighting, &ledger);
+        Ok(evaluate(&input))
+    }
+
+    async fn incident(&self, id: &str) -> Result<Incident, String> {
+        let open = self.keeper.ports.records.open_incidents().await;
+        open.map_err(|error| error.to_string())?
+            .into_iter()
+            .find(|one| one.id.0 == id)
+            .ok_or_else(|| format!("incident {id} is not open any more"))
+    }
+
+    /// The plan that the job was made from: it names the roles that its steps do not.
+    async fn plan(&self, incident: &Incident, job: &Job) -> Result<HealPlan, String> {
+        let id = IncidentId(incident.id.0.clone());
+        let decision = self.keeper.ports.records.decision(&id).await;
+        decision
+            .map_err(|error| error.to_string())?
+            .and_then(|record| plan_of(&record.decision).cloned())
+            .filter(|plan| *plan.steps == *job.steps)
+            .ok_or_else(|| "the decision that this job was made from is not on record".to_owned())
+    }
+
+    /// What hosts say for themselves: what the decision rests on as long as it is fresh and nothing was changed, else anew.
+    async fn sighting(&self, job: &Job, asks: &[Ask], acted: bool) -> Sighting {
+        let ports = &self.keeper.ports;
+        let now = ports.clock.now();
+        let limit = self.keeper.settings.gates.direct_age_seconds;
+        let known = ports.vitals.get().sightings.remove(&job.scope);
+        let fresh = known.filter(|known| {
+            let young = |at: Timestamp| (0..=limit).contains(&now.duration_since(at).as_secs());
+            !acted && !known.direct.is_empty() && known.direct.iter().all(|one| young(one.at))
+        });
+        if let Some(sighting) = fresh {
+            return sighting;
+        }
+        let (hosts, service): (Vec<Ask>, Vec<Ask>) =
+            asks.iter().cloned().partition(|ask| ask.probe == ALWAYS);
+        let (hosts, service) = tokio::join!(
+            self.gathered(&hosts, HOSTS_LIMIT, now),
+            self.gathered(&service, SERVICE_LIMIT, now)
+        );
+        let mut readings = hosts.unwrap_or_else(|| unanswered(asks, now));
+        for (probe, of) in service.unwrap_or_default().by_probe {
+            readings.by_probe.entry(probe).or_default().extend(of);
+        }
+        sight(&readings, &units_of(&job.steps))
+    }
+
+    async fn gathered(&self, asks: &[Ask], limit: Duration, now: Timestamp) -> Option<Readings> {
+        let gather = self.keeper.ports.evidence.gather(asks, now);
+        tokio::time::timeout(limit, gather).await.ok()
+    }
+}
+
+fn unanswered(asks: &[Ask], at: Timestamp) -> Readings {
+    let mut readings = Readings::default();
+    for ask in asks {
+        let why = format!("no answer within {} s", HOSTS_LIMIT.as_secs());
+        let reading = deploy_engine::probe::Reading::Unknown { why, at };
+        readings.insert(&ask.probe, ask.host.clone(), reading);
+    }
+    readings
+}
+
+fn acted(job: &Job) -> bool {
+    let mut steps = job.steps.iter().zip(&job.runs);
+    steps.any(|(step, run)| facts::acts(step) && run.attempts > 0)
+}
+
+fn snapshot_done(job: &Job) -> bool {
+    let snapshots = job.steps.iter().zip(&job.runs);
+    let mut snapshots = snapshots
+        .filter(|(step, _)| matches!(step.action, Action::Snapshot { .. }))
+        .map(|(_, run)| matches!(run.end(), Some(StepEnd::Done { .. })))
+        .peekable();
+    snapshots.peek().is_some() && snapshots.all(|done| done)
+}
+
+fn verdict(gate: Gate, acted: bool) -> GateVerdict {
+    match gate {
+        Gate::Pass { .. } => GateVerdict::Pass,
+        Gate::Hold { until, why } => GateVerdict::Hold {
+            until: Some(until),
+            why,
+        },
+        Gate::Refuse { why, .. } if acted => GateVerdict::Hold { until: None, why },
+        Gate::Refuse { why, .. } => GateVerdict::Refuse { why },
+    }
+}
+
+#[async_trait]
+impl StepGate for HealGate {
+    async fn before(&self, id: &JobId, job: &JobState, step: &Step, now: Timestamp) -> GateVerdict {
+        if let Some(halted) = self.halted().await {
+            return halted;
+        }
+        match job.job() {
+            None => GateVerdict::Refuse {
+                why: format!("job {id} was never created"),
+            },
+            Some(job) if matches!(job.kind, JobKind::Heal { .. }) => {
+                self.repair_step(id, job, step, now).await
+            }
+            Some(_) => GateVerdict::Pass,
+        }
+    }
+
+    async fn before_undo(&self, _: &JobId, _: &JobState, _: &Step, _: Timestamp) -> GateVerdict {
+        self.halted().await.unwrap_or(GateVerdict::Pass)
+    }
+}
