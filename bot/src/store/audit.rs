@@ -124,7 +124,8 @@ pub(super) fn sha256(text: &str) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Adds an entry as a part of what it is about: both are kept, or neither.
+/// Adds an entry as a part of what it is about: both are kept, or neither. The last thing that a transaction takes a lock for, so that
+/// no two wait for each other.
 pub(super) async fn chain(tx: &mut Tx, entry: &AuditEntry) -> Result<(), StoreError> {
     let what = "recording an audit entry";
     // One statement that reads the head and holds its row until the end of the transaction: whoever else writes waits, so there is

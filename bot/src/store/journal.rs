@@ -215,11 +215,11 @@ async fn insert_event(
 ) -> Result<(), JournalError> {
     let body = to_json("event of job", &job.0, event).map_err(storage)?;
     let entry = steps::entry(job, position, at, event, &body);
-    audit::chain(tx, &entry).await.map_err(storage)?;
     let sql = "INSERT INTO job_events (job, position, at, event) VALUES ($1, $2, $3, $4)";
     let values = values![&job.0, signed(position), micros(at), body];
     let inserted = tx.run("recording an event", sql, values).await;
-    inserted.map(drop).map_err(storage)
+    inserted.map_err(storage)?;
+    audit::chain(tx, &entry).await.map_err(storage)
 }
 
 async fn why_not_appended(tx: &mut Tx, job: &JobId, expected: u64) -> JournalError {
