@@ -55,8 +55,8 @@ pub(super) fn hold_down(lab: &Lab, machine: &Machine, unit: &Unit) -> Result<()>
     }
     let (folder, file) = drop_in(unit);
     lab.ssh_ok(&host, &["mkdir", "-p", &folder])?;
-    let text =
-        b"# The lab holds this unit down.\n[Service]\nExecStartPre=\nExecStartPre=/bin/false\n";
+    // Without `Restart=no` a restart that is still to come would succeed as soon as the unit is let go.
+    let text = b"# The lab holds this unit down.\n[Service]\nExecStartPre=\nExecStartPre=/bin/false\nRestart=no\n";
     let output = lab.ssh_limited(&host, &["tee", &file], text, GONE_LIMIT)?;
     if !output.status.success() {
         return Err(LabError::refused(format!(
@@ -75,7 +75,6 @@ pub(super) fn hold_down(lab: &Lab, machine: &Machine, unit: &Unit) -> Result<()>
 /// A held unit has no process and does not start.
 pub(super) fn verify_held(lab: &Lab, machine: &Machine, fault: &Fault, unit: &Unit) -> Result<()> {
     let host = machine.host.name();
-    // Its own restarts must have ended or be failing before the start below tells anything.
     let start = lab.ssh(&host, &["systemctl", "start", &unit.0])?;
     if start.status.success() {
         return Err(LabError::NoEffect {
@@ -84,19 +83,17 @@ pub(super) fn verify_held(lab: &Lab, machine: &Machine, fault: &Fault, unit: &Un
             found: "it succeeded".to_owned(),
         });
     }
-    wait::until(
-        &format!("{unit} to be without process"),
-        SETTLE_LIMIT,
-        || {
-            let pid =
-                systemd_property(lab, machine.host, unit, "MainPID").map_err(|e| e.to_string())?;
-            if pid == "0" {
-                Ok(())
-            } else {
-                Err(format!("main process {pid}"))
-            }
-        },
-    )
+    wait::until(&format!("{unit} to be down for good"), SETTLE_LIMIT, || {
+        let property =
+            |name| systemd_property(lab, machine.host, unit, name).map_err(|e| e.to_string());
+        let (pid, state) = (property("MainPID")?, property("ActiveState")?);
+        // `activating` is a restart that is still to come.
+        if pid == "0" && ["failed", "inactive"].contains(&state.as_str()) {
+            Ok(())
+        } else {
+            Err(format!("{state}, main process {pid}"))
+        }
+    })
 }
 
 /// Lets the unit start again; leaves it as it is.
