@@ -138,7 +138,7 @@ impl Compiler<'_> {
         if let Some(argv) = &spec.run {
             let steps: Result<Vec<Step>, String> = hosts
                 .iter()
-                .map(|host| self.command(spec, argv, host, hosts))
+                .map(|host| self.command(spec, argv, host))
                 .collect();
             self.hosts.extend(hosts.iter().cloned());
             self.barrier(steps?);
@@ -185,13 +185,7 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    fn command(
-        &self,
-        spec: &StepSpec,
-        argv: &[String],
-        host: &HostName,
-        group: &[HostName],
-    ) -> Result<Step, String> {
+    fn command(&self, spec: &StepSpec, argv: &[String], host: &HostName) -> Result<Step, String> {
         let timeout = spec.timeout.ok_or("a command without a timeout")?.0;
         let before = spec
             .guard
@@ -220,7 +214,7 @@ impl Compiler<'_> {
         let own = std::slice::from_ref(host);
         let mut guards = Vec::new();
         if let Some(name) = &spec.guard {
-            guards.push(self.call(name, group, &spec.with)?);
+            guards.push(self.call(name, own, &spec.with)?);
         }
         for GuardSpec { condition, on } in &spec.guards {
             let hosts = self

@@ -172,10 +172,10 @@ pub struct StepSpec {
     /// Of the command.
     #[serde(default)]
     pub timeout: Option<Span>,
-    /// Must hold immediately before, of the hosts that are acted on.
+    /// Must hold immediately before, of the host that is acted on.
     #[serde(default)]
     pub guard: Option<String>,
-    /// More guards, of other hosts.
+    /// More guards, of all hosts of a role.
     #[serde(default)]
     pub guards: Vec<GuardSpec>,
     /// If it holds already, nothing is done.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 
 use super::file::{Act, Run};
-use crate::scenario::{Changes, Installation, capture, rewrite_site};
+use crate::scenario::{Installation, capture};
 use crate::{Lab, Mend, wait};
 
 /// What a background command of a drill may take after everything else is done.
@@ -17,17 +17,14 @@ const BACKGROUND_LIMIT: Duration = Duration::from_secs(600);
 pub struct Stage<'a> {
     pub lab: &'a Lab,
     pub installation: &'a Installation,
-    /// What the site's file says beyond the demo's.
-    pub changes: Changes,
     background: Vec<Child>,
 }
 
 impl<'a> Stage<'a> {
-    pub fn new(installation: &'a Installation, changes: Changes) -> Stage<'a> {
+    pub fn new(installation: &'a Installation) -> Stage<'a> {
         Stage {
             lab: installation.lab(),
             installation,
-            changes,
             background: Vec::new(),
         }
     }
@@ -44,13 +41,6 @@ impl<'a> Stage<'a> {
                     .map_err(Into::into)
             }
             Act::BotInBackground(words) => self.start(words),
-            Act::Settings(settings) => {
-                for (service, more) in settings {
-                    let of_service = self.changes.settings.entry(service.clone()).or_default();
-                    of_service.extend(more.clone());
-                }
-                rewrite_site(self.installation, &self.changes)
-            }
         }
     }
 
@@ -130,9 +120,6 @@ impl<'a> Stage<'a> {
             first = first.and(done);
         }
         let finished = self.finish();
-        if !self.changes.settings.is_empty() {
-            first = first.and(rewrite_site(self.installation, &Changes::default()));
-        }
         first.and(finished)
     }
 }

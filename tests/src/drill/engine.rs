@@ -18,7 +18,7 @@ const GREEN_LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs a drill and brings the lab back to where it was. What goes wrong is in the outcome.
 pub fn run(drill: &Drill, installation: &Installation) -> Outcome {
-    let mut stage = Stage::new(installation, drill.site.clone());
+    let mut stage = Stage::new(installation);
     let mut times = Times::default();
     let result = play(drill, &mut stage, &mut times);
     let mut cleaned = stage.clean(&drill.clean);

@@ -56,12 +56,7 @@ pub enum Act {
     Bot(Vec<String>),
     /// Words to the running bot that take long; nobody waits before the end of the drill.
     BotInBackground(Vec<String>),
-    /// Settings of the site, from now on: service → setting → value.
-    Settings(Settings),
 }
-
-type Settings =
-    std::collections::BTreeMap<String, std::collections::BTreeMap<String, serde_json::Value>>;
 
 /// [`Mend`] in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -193,7 +188,7 @@ impl Drill {
         let of_acts = acts.flat_map(|act| match act {
             Act::Fault(fault) => fault.hosts(),
             Act::Run(run) => vec![run.on],
-            Act::Mend(_) | Act::Bot(_) | Act::BotInBackground(_) | Act::Settings(_) => Vec::new(),
+            Act::Mend(_) | Act::Bot(_) | Act::BotInBackground(_) => Vec::new(),
         });
         of_acts.chain(self.check.iter().map(|run| run.on)).collect()
     }
