@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use anstream::adapter::strip_str;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -244,9 +245,17 @@ pub fn parse_cluster_status(result: &ProbeResult) -> Result<ClusterStatus, Strin
             .into_iter()
             .map(|(node, version)| (node, version.rabbitmq_version))
             .collect(),
-        maintenance_status: raw.maintenance_status,
+        maintenance_status: plain(raw.maintenance_status),
         alarms: raw.alarms.iter().map(ToString::to_string).collect(),
     }))
+}
+
+/// RabbitMQ colours these words for a terminal, also in JSON.
+fn plain(status: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    status
+        .into_iter()
+        .map(|(node, words)| (node, strip_str(&words).to_string()))
+        .collect()
 }
 
 fn sorted(mut names: Vec<String>) -> Vec<String> {
@@ -574,6 +583,11 @@ mod tests {
             "captured/rabbitmq-cluster-status-partitioned.json"
         ));
         assert_eq!(split.partitions["rabbit@ctl1"], ["rabbit@ctl3"]);
+        let captured = include_str!("captured/rabbitmq-cluster-status.json");
+        let drained = "\\u001b[31munder maintenance\\u001b[0m";
+        let drained = running(&captured.replacen("not under maintenance", drained, 1));
+        let words = drained.maintenance_status.values();
+        assert_eq!(words.filter(|it| *it == "under maintenance").count(), 1);
         let stopped = include_str!("captured/rabbitmq-cluster-status-stopped.txt");
         let stopped = parse_cluster_status(&exited(69, "", stopped));
         let error = "epmd reports: node 'rabbit' not running at all".to_owned();
