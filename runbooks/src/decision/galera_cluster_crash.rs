@@ -85,45 +85,15 @@ fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
     let views = input.of_all::<Gvwstate>(GVWSTATE)?;
     input.steadily("the crash of the whole cluster", "observe")?;
     if remembers_all(&views, input.members.len()) {
-        return Ok(act(
+        return Ok(Act::on(
             [("together", input.members.to_vec())],
             "every member remembers the last component with all members: started together they form it again".to_owned(),
         ));
     }
-    let unread: Vec<_> = input
-        .members
-        .iter()
-        .filter(|host| {
-            input
-                .readings
-                .by_probe
-                .get(RECOVERED)
-                .is_none_or(|of| !of.contains_key(*host))
-        })
-        .collect();
-    if !unread.is_empty() {
-        let asks = unread
-            .into_iter()
-            .map(|host| input.ask(RECOVERED, host))
-            .collect();
-        return Err(Verdict::More {
-            asks,
-            why: "no server runs: every member's data is asked for its position".to_owned(),
-        });
-    }
+    let why = "no server runs: every member's data is asked for its position";
+    input.was_asked(RECOVERED, input.members, why)?;
     let positions = input.of_all::<Recovered>(RECOVERED)?;
     choose(&states, &positions, &uuid)
-}
-
-fn act<const N: usize>(roles: [(&str, Vec<HostName>); N], why: String) -> Act {
-    let roles = roles.into_iter().filter(|(_, hosts)| !hosts.is_empty());
-    Act {
-        roles: roles
-            .map(|(name, hosts)| (name.to_owned(), hosts))
-            .collect(),
-        parameters: BTreeMap::new(),
-        why,
-    }
 }
 
 /// All state files are there and of the same cluster. Returns its identity.
@@ -231,7 +201,7 @@ fn choose(
          before a power loss are not on disk where innodb_flush_log_at_trx_commit is not 1.)",
         shown.join(", ")
     );
-    Ok(act([("chosen", vec![chosen]), ("others", others)], why))
+    Ok(Act::on([("chosen", vec![chosen]), ("others", others)], why))
 }
 
 #[cfg(test)]

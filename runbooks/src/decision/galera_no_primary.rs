@@ -91,27 +91,8 @@ fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
         nothing_left_over(input, host)?;
     }
     input.steadily("the loss of the primary component", "remerge")?;
-    let unread: Vec<_> = split
-        .silent
-        .iter()
-        .filter(|host| {
-            input
-                .readings
-                .by_probe
-                .get(RECOVERED)
-                .is_none_or(|of| !of.contains_key(*host))
-        })
-        .collect();
-    if !unread.is_empty() {
-        let asks = unread
-            .into_iter()
-            .map(|host| input.ask(RECOVERED, host))
-            .collect();
-        return Err(Verdict::More {
-            asks,
-            why: "the positions of the stopped members are needed".to_owned(),
-        });
-    }
+    let why = "the positions of the stopped members are needed";
+    input.was_asked(RECOVERED, &split.silent, why)?;
     choose(input, split.answering, split.silent, &uuid)
 }
 
@@ -200,14 +181,7 @@ fn choose(
         ("others", others),
         ("stopped", stopped),
     ];
-    let roles = roles.into_iter().filter(|(_, hosts)| !hosts.is_empty());
-    Ok(Act {
-        roles: roles
-            .map(|(name, hosts)| (name.to_owned(), hosts))
-            .collect(),
-        parameters: BTreeMap::new(),
-        why,
-    })
+    Ok(Act::on(roles, why))
 }
 
 #[cfg(test)]

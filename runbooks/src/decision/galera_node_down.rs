@@ -112,15 +112,7 @@ fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
         names(&split.silent)
     );
     let synced = split.answering.into_keys().collect();
-    let roles = BTreeMap::from([
-        ("down".to_owned(), split.silent),
-        ("synced".to_owned(), synced),
-    ]);
-    Ok(Act {
-        roles,
-        parameters: BTreeMap::new(),
-        why,
-    })
+    Ok(Act::on([("down", split.silent), ("synced", synced)], why))
 }
 
 /// A strict majority is Primary and Synced, and all that answer are in one component. Returns its identity.

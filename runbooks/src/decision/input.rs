@@ -164,6 +164,39 @@ impl Input<'_> {
         }
     }
 
+    /// Members on which the unit does not run: proven by systemd, not by silence.
+    pub fn inactive(&self, name: &str) -> Result<Vec<HostName>, Verdict> {
+        let mut inactive = Vec::new();
+        for host in self.members {
+            if !self.unit(host, name)?.is_active() {
+                inactive.push(host.clone());
+            }
+        }
+        Ok(inactive)
+    }
+
+    /// Something that is only asked of hosts when the decision hangs on it: wants it of those that were not asked yet.
+    pub fn was_asked<'h>(
+        &self,
+        probe: &str,
+        hosts: impl IntoIterator<Item = &'h HostName>,
+        why: &str,
+    ) -> Result<(), Verdict> {
+        let known = self.readings.by_probe.get(probe);
+        let asks: Vec<Ask> = hosts
+            .into_iter()
+            .filter(|host| known.is_none_or(|of| !of.contains_key(*host)))
+            .map(|host| self.ask(probe, host))
+            .collect();
+        match asks.is_empty() {
+            true => Ok(()),
+            false => Err(Verdict::More {
+                asks,
+                why: why.to_owned(),
+            }),
+        }
+    }
+
     /// The filesystem that holds a path.
     pub fn filesystem(&self, host: &HostName, path: &str) -> Result<Filesystem, Verdict> {
         let mounted: BTreeMap<String, Filesystem> = self.known(host::FILESYSTEM, host)?;

@@ -1,7 +1,5 @@
 //! LB-4: a load balancer's process is down while another one serves.
 
-use std::collections::BTreeMap;
-
 use deploy_engine::{
     model::HostName,
     probe::{
@@ -31,25 +29,16 @@ pub static DECISION: Entry = Entry {
     decide,
 };
 
-fn down(input: &Input<'_>) -> Result<Vec<HostName>, Verdict> {
-    let mut down = Vec::new();
-    for host in input.members {
-        if !input.unit(host, UNIT)?.is_active() {
-            down.push(host.clone());
-        }
-    }
-    Ok(down)
-}
-
 fn facts(input: &Input<'_>) -> Facts {
-    down(input)
+    input
+        .inactive(UNIT)
         .map(|down| ("the set of balancers that are down", names(&down)))
         .into_iter()
         .collect()
 }
 
 fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
-    let down = down(input)?;
+    let down = input.inactive(UNIT)?;
     if down.is_empty() {
         return Err(elsewhere("HAProxy runs on every member"));
     }
@@ -72,11 +61,7 @@ fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
         "HAProxy on {} is down, its configuration is valid, the others serve",
         names(&down)
     );
-    Ok(Act {
-        roles: BTreeMap::from([("down".to_owned(), down)]),
-        parameters: BTreeMap::new(),
-        why,
-    })
+    Ok(Act::on([("down", down)], why))
 }
 
 /// Where there is a virtual address, it is on exactly one member, and that one serves; a missing address is LB-2's.

@@ -1,14 +1,9 @@
 //! MEM-1: one memcached is down. A cold cache moves its load to Keystone and the database, so never two at a time and
 //! never soon after another one was cold.
 
-use std::collections::BTreeMap;
-
-use deploy_engine::{
-    model::HostName,
-    probe::{
-        host::UNITS,
-        memcached::{STATS, Stats},
-    },
+use deploy_engine::probe::{
+    host::UNITS,
+    memcached::{STATS, Stats},
 };
 use jiff::SignedDuration;
 
@@ -31,26 +26,16 @@ pub static DECISION: Entry = Entry {
     decide,
 };
 
-/// Members whose unit does not run: proven by systemd, not by silence.
-fn down(input: &Input<'_>) -> Result<Vec<HostName>, Verdict> {
-    let mut down = Vec::new();
-    for host in input.members {
-        if !input.unit(host, UNIT)?.is_active() {
-            down.push(host.clone());
-        }
-    }
-    Ok(down)
-}
-
 fn facts(input: &Input<'_>) -> Facts {
-    down(input)
+    input
+        .inactive(UNIT)
         .map(|down| ("the set of caches that are down", names(&down)))
         .into_iter()
         .collect()
 }
 
 fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
-    let down = down(input)?;
+    let down = input.inactive(UNIT)?;
     let host = match &down[..] {
         [] => return Err(elsewhere("the unit is active on every member")),
         [one] => one,
@@ -81,11 +66,7 @@ fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
     let why = format!(
         "{host} is down and its unit will not come back by itself; the others answer and are warm"
     );
-    Ok(Act {
-        roles: BTreeMap::from([("down".to_owned(), down)]),
-        parameters: BTreeMap::new(),
-        why,
-    })
+    Ok(Act::on([("down", down)], why))
 }
 
 #[cfg(test)]

@@ -56,6 +56,20 @@ pub struct Act {
     pub why: String,
 }
 
+impl Act {
+    /// On these roles, without parameters. A role that nobody has is left out.
+    pub fn on<const N: usize>(roles: [(&str, Vec<HostName>); N], why: String) -> Self {
+        let roles = roles.into_iter().filter(|(_, hosts)| !hosts.is_empty());
+        Self {
+            roles: roles
+                .map(|(name, hosts)| (name.to_owned(), hosts))
+                .collect(),
+            parameters: BTreeMap::new(),
+            why,
+        }
+    }
+}
+
 impl Verdict {
     pub fn why(&self) -> &str {
         match self {

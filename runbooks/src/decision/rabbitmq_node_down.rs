@@ -1,7 +1,5 @@
 //! RMQ-2: nodes are down, a majority runs and agrees. They are started once, as they are.
 
-use std::collections::BTreeMap;
-
 use deploy_engine::{
     model::HostName,
     probe::{
@@ -72,12 +70,7 @@ fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
         names(&down)
     );
     let running = views.running.into_keys().collect();
-    let roles = BTreeMap::from([("down".to_owned(), down), ("running".to_owned(), running)]);
-    Ok(Act {
-        roles,
-        parameters: BTreeMap::new(),
-        why,
-    })
+    Ok(Act::on([("down", down), ("running", running)], why))
 }
 
 /// Unequal versions mean that somebody upgrades, node by node (gate G4).

@@ -3,8 +3,6 @@
 //! Mnesia does not merge sides; restarting a side discards what was changed on it. So exactly one side must have a strict
 //! majority, and the other must have nothing to lose.
 
-use std::collections::BTreeMap;
-
 use deploy_engine::probe::rabbitmq::{
     self, CLUSTER_STATUS, OVERVIEW, Overview, PEERS_TCP, QUEUES, QUORUM_CRITICAL, Queue,
     QuorumCritical, node_name,
@@ -82,15 +80,7 @@ fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
         winners.len(),
         names(&losers)
     );
-    let roles = BTreeMap::from([
-        ("losers".to_owned(), losers),
-        ("winners".to_owned(), winners),
-    ]);
-    Ok(Act {
-        roles,
-        parameters: BTreeMap::new(),
-        why,
-    })
+    Ok(Act::on([("losers", losers), ("winners", winners)], why))
 }
 
 type Hosts = Vec<deploy_engine::model::HostName>;

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use deploy_engine::probe::rabbitmq::{
     ClusterStatus, ClusterView, Listener, ObjectTotals, PeerPort,
 };

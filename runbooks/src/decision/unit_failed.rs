@@ -80,11 +80,9 @@ fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
         "{unit} on {host} has failed ({}) and is on the allow-list",
         state.result
     );
-    let roles = BTreeMap::from([("target".to_owned(), vec![host])]);
     Ok(Act {
-        roles,
         parameters: BTreeMap::from([("unit".to_owned(), unit.clone())]),
-        why,
+        ..Act::on([("target", vec![host])], why)
     })
 }
 

@@ -101,14 +101,7 @@ fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
         ("first", vec![first]),
         ("others", others),
     ];
-    let roles = roles.into_iter().filter(|(_, hosts)| !hosts.is_empty());
-    Ok(Act {
-        roles: roles
-            .map(|(name, hosts)| (name.to_owned(), hosts))
-            .collect(),
-        parameters: BTreeMap::new(),
-        why,
-    })
+    Ok(Act::on(roles, why))
 }
 
 /// The interface with the host's own address works.
