@@ -183,8 +183,8 @@ mod tests {
     #[test]
     fn every_drill_file_is_right() {
         let drills = load_all().unwrap();
-        assert!(drills.len() >= 39, "{}", drills.len());
-        assert!(drills.iter().filter(|drill| drill.is_counter()).count() >= 29);
+        assert!(drills.len() >= 44, "{}", drills.len());
+        assert!(drills.iter().filter(|drill| drill.is_counter()).count() >= 34);
     }
 
     #[test]
