@@ -123,7 +123,7 @@ impl JobDesk {
         let (desk, id) = (self.clone(), id.clone());
         tokio::spawn(async move {
             let how = tokio::select! {
-                how = desk.runner().run(&id) => how,
+                how = desk.runner().run_on(&id) => how,
                 () = desk.inner.stop.cancelled() => {
                     desk.settle(&id, Ended::Interrupted("the bot stops".to_owned()));
                     return;

@@ -21,6 +21,7 @@ mod tests;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -42,6 +43,9 @@ use drive::{CancelOrder, Driver};
 /// Cancel requests that may wait for one job's driver; it answers each within milliseconds.
 const CANCEL_QUEUE: usize = 8;
 
+/// Between two tries while the store cannot be used: soon enough for a repair, no load on a database that comes back.
+const STORE_PAUSE: Duration = Duration::from_secs(5);
+
 /// How often a cancel is tried again when somebody else writes to the same job in between.
 const CANCEL_TRIES: u32 = 5;
 
@@ -58,6 +62,17 @@ pub enum RunError {
     Lease(#[from] LeaseError),
     #[error("job {job}: {illegal}")]
     Illegal { job: JobId, illegal: IllegalEvent },
+}
+
+impl RunError {
+    /// The store cannot be used just now (a full disk, a database that is away): driving the job may go on later. All else is
+    /// the word of somebody who knows more than this runner.
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Journal(JournalError::Storage(_)) | Self::Lease(LeaseError::Storage(_))
+        )
+    }
 }
 
 /// What the runner works with.
@@ -126,6 +141,23 @@ impl Runner {
         Driver::new(self.context.clone(), job.clone(), state, last_at)
             .drive(orders)
             .await
+    }
+
+    /// Like [`Runner::run`], across times in which the store cannot be used: what runs on hosts goes on meanwhile, and nothing new
+    /// begins. For as long as it is polled: nobody else would take the job up.
+    ///
+    /// # Errors
+    /// As [`Runner::run`], but the passing ones.
+    pub async fn run_on(&self, job: &JobId) -> Result<JobResult, RunError> {
+        loop {
+            match self.run(job).await {
+                Err(error) if error.is_passing() => {
+                    tracing::warn!(%job, %error, "the job is taken up again when the store is back");
+                    self.context.clock.sleep(STORE_PAUSE).await;
+                }
+                ended => return ended,
+            }
+        }
     }
 
     /// Asks for a job to be cancelled between its steps. The request is in the journal when this returns, whoever drives it.

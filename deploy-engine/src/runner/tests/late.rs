@@ -1,6 +1,6 @@
 //! Orders that arrive late, and words that grew old. Each of these was found by the simulation (`docs/simulation.md`).
 
-use std::{sync::Mutex, time::Duration};
+use std::{ops::Range, sync::Mutex, time::Duration};
 
 use async_trait::async_trait;
 
@@ -129,15 +129,17 @@ fn an_order_that_arrives_after_the_end_finds_a_closed_host() {
     assert_eq!(stage.world.times("do a"), 1);
 }
 
-/// A disk that takes its time for the start of one step.
-struct SlowStart {
+/// A disk that takes its time for the start of one step, or is full for a while.
+struct BadDisk {
     journal: Arc<MemoryJournal>,
     clock: Arc<VirtualClock>,
     slow: Mutex<Option<(StepId, Duration)>>,
+    /// Seconds from the start.
+    full: Range<u64>,
 }
 
 #[async_trait]
-impl Journal for SlowStart {
+impl Journal for BadDisk {
     async fn create(&self, job: &JobId, at: Timestamp, e: &JobEvent) -> Result<(), JournalError> {
         self.journal.create(job, at, e).await
     }
@@ -158,6 +160,9 @@ impl Journal for SlowStart {
         };
         if let Some((_, length)) = slow {
             self.clock.pause(length).await;
+        }
+        if (after(self.full.start)..after(self.full.end)).contains(&self.clock.now()) {
+            return Err(JournalError::Storage("no space left on device".into()));
         }
         self.journal.append(job, length, at, event).await
     }
@@ -197,13 +202,21 @@ fn guarded_over_a_slow_disk(slow: u32) -> Stage {
     };
     let other = step(1, &[], on("ctl2", "do s1"));
     let stage = Stage::with_flags(deploy(), vec![guarded(0), other], vec![vec![after(5)]]);
-    let journal = SlowStart {
+    let slow = Some((StepId(slow), Duration::from_secs(40)));
+    let runner = on_a_bad_disk(&stage, slow, 0..0);
+    stage.clock.block_on(runner.run(&stage.job)).unwrap();
+    stage
+}
+
+fn on_a_bad_disk(stage: &Stage, slow: Option<(StepId, Duration)>, full: Range<u64>) -> Runner {
+    let journal = BadDisk {
         journal: stage.journal.clone(),
         clock: stage.clock.clone(),
-        slow: Mutex::new(Some((StepId(slow), Duration::from_secs(40)))),
+        slow: Mutex::new(slow),
+        full,
     };
     let network = stage.network();
-    let runner = Runner::new(Context {
+    Runner::new(Context {
         journal: Arc::new(journal),
         hosts: network.clone(),
         evidence: network,
@@ -211,9 +224,7 @@ fn guarded_over_a_slow_disk(slow: u32) -> Stage {
         observer: Arc::new(NoObserver),
         clock: stage.clock.clone(),
         holder: "bot1".into(),
-    });
-    stage.clock.block_on(runner.run(&stage.job)).unwrap();
-    stage
+    })
 }
 
 #[test]
@@ -232,4 +243,26 @@ fn a_slow_write_for_one_step_does_not_hold_up_another() {
         _ => None,
     });
     assert!(sent.is_some_and(|sent| sent < after(5)), "{sent:?}");
+}
+
+#[test]
+fn a_job_goes_on_when_its_store_can_be_used_again() {
+    let steps = vec![
+        step(0, &[], on("ctl1", "do a")),
+        step(1, &[0], on("ctl1", "do b")),
+    ];
+    let stage = Stage::new(deploy(), steps);
+    stage.world.script("do a", vec![Deed::done(10)]);
+    // Full while the first step runs, and for long after its end.
+    let runner = on_a_bad_disk(&stage, None, 5..120);
+    let once = stage.clock.block_on(runner.run(&stage.job)).unwrap_err();
+    assert!(once.is_passing(), "{once}");
+    assert_eq!(stage.world.times("do b"), 0);
+    let result = stage.clock.block_on(runner.run_on(&stage.job)).unwrap();
+    assert_eq!(result, JobResult::Succeeded);
+    assert!(stage.clock.now() < after(130));
+    assert_eq!(
+        (stage.world.times("do a"), stage.world.times("do b")),
+        (1, 1)
+    );
 }
