@@ -168,13 +168,17 @@ fn root() -> tempfile::TempDir {
     dir
 }
 
+fn fence(token: u64) -> Fence {
+    Fence {
+        scope: "site:test".into(),
+        token,
+    }
+}
+
 fn run(key: &str, token: u64, argv: &[&str], timeout_seconds: u32) -> Request {
     Request::Start {
         key: StepKey(key.into()),
-        fence: Fence {
-            scope: "site:test".into(),
-            token,
-        },
+        fence: fence(token),
         work: Work::Run {
             command: wire::Command {
                 argv: argv.iter().map(|&a| a.to_owned()).collect(),
@@ -263,10 +267,7 @@ fn a_step_runs_once_and_its_outcome_is_kept_without_its_request() {
     );
     let entry = root.path().join("var/lib/nightshift/spool/job1.0.1");
     assert!(!entry.join("request").exists() && entry.join("outcome").exists());
-    let fence = Fence {
-        scope: "site:test".into(),
-        token: 1,
-    };
+    let fence = fence(1);
     let job = "job1".into();
     assert_eq!(agent.ask(Request::Forget { job, fence }), Reply::Ok);
     assert_eq!(agent.status("job1.0.1"), StepStatus::NeverStarted);
@@ -344,6 +345,7 @@ fn a_cancelled_step_ends_its_programs() {
         2,
         Request::Cancel {
             key: StepKey("job4.0.1".into()),
+            fence: fence(1),
         },
     );
     let mut replies = [agent.next(), agent.next()];
@@ -361,6 +363,7 @@ fn a_cancelled_step_ends_its_programs() {
     assert!(began.elapsed() < Duration::from_secs(5));
     let unknown = agent.ask(Request::Cancel {
         key: StepKey("job4.9.1".into()),
+        fence: fence(1),
     });
     assert_eq!(unknown, Reply::Ok);
     // A start that comes after its cancel begins nothing.
@@ -368,6 +371,31 @@ fn a_cancelled_step_ends_its_programs() {
     agent.send(4, run("job4.9.1", 1, &["touch", &marks], 30));
     assert_eq!(agent.outcome(), (vec![], Outcome::CalledOff));
     assert!(!root.path().join("marks").exists());
+}
+
+/// A bot that was cut off and came back must not end what its successor does.
+#[test]
+fn a_holder_that_was_replaced_ends_nothing() {
+    let root = root();
+    let mut agent = Agent::start(root.path());
+    agent.send(1, run("job4.1.1", 2, &["sleep", "20"], 30));
+    agent.until_started();
+    let cancel = |token| Request::Cancel {
+        key: StepKey("job4.1.1".into()),
+        fence: fence(token),
+    };
+    let mut other = Agent::start(root.path());
+    let late = other.ask(cancel(1));
+    assert!(
+        matches!(&late, Reply::Refused { why } if why.contains("site:test with the number 2")),
+        "{late:?}"
+    );
+    assert!(matches!(
+        other.status("job4.1.1"),
+        StepStatus::Running { .. }
+    ));
+    assert_eq!(other.ask(cancel(2)), Reply::Ok);
+    assert_eq!(agent.outcome(), (vec![], Outcome::Cancelled));
 }
 
 #[test]
@@ -484,10 +512,7 @@ fn progress_comes_while_it_runs_and_can_be_taken_up_where_it_was() {
         1,
         Request::Start {
             key: key.clone(),
-            fence: Fence {
-                scope: "site:test".into(),
-                token: 1,
-            },
+            fence: fence(1),
             work: Work::Apply {
                 resources: resources.to_vec(),
                 expected: BTreeMap::new(),
@@ -577,13 +602,13 @@ fn all_requests() -> Vec<Request> {
             key: key.clone(),
             seen: 0,
         },
-        Request::Cancel { key },
+        Request::Cancel {
+            key,
+            fence: fence(1),
+        },
         Request::Forget {
             job: "job12".into(),
-            fence: Fence {
-                scope: "site:test".into(),
-                token: 1,
-            },
+            fence: fence(1),
         },
     ]
 }

@@ -169,7 +169,7 @@ impl Server {
             Request::Attach { key, seen } => Spool::new(&self.root)
                 .entry(&key)
                 .and_then(|entry| self.follow(id, &key, &entry, seen, None)),
-            Request::Cancel { key } => self.cancel(id, &key),
+            Request::Cancel { key, fence } => self.cancel(id, &key, &fence),
             Request::Forget { job, fence } => self.forget(id, &job, &fence),
         };
         if let Err(why) = done {
@@ -237,7 +237,13 @@ impl Server {
         Ok(())
     }
 
-    fn cancel(&self, id: u64, key: &StepKey) -> Result<(), String> {
+    fn cancel(&self, id: u64, key: &StepKey, fence: &Fence) -> Result<(), String> {
+        if let fence::Verdict::Refused { seen } = fence::admit(&self.root, fence)? {
+            let Fence { scope, token } = fence;
+            return Err(format!(
+                "expected a holder of {scope} with the number {seen} or a later one, found {token}"
+            ));
+        }
         let entry = Spool::new(&self.root).entry(key)?;
         match entry.status(SystemTime::now())? {
             StepStatus::NeverStarted if entry.call_off()? => {}

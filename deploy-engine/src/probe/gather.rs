@@ -295,7 +295,7 @@ mod tests {
             unreachable!("evidence changes nothing")
         }
 
-        async fn cancel(&self, _: &HostName, _: &StepKey) -> Result<(), HostError> {
+        async fn cancel(&self, _: &HostName, _: &StepKey, _: &Fence) -> Result<(), HostError> {
             unreachable!("evidence changes nothing")
         }
 

@@ -11,7 +11,7 @@ use super::ports::Clock;
 use crate::{
     model::HostName,
     transport::Hosts,
-    wire::{Outcome, StepKey, StepStatus},
+    wire::{Fence, Outcome, StepKey, StepStatus},
 };
 
 /// How long a host may be out of reach, or take to end what runs, before nobody knows: as long as an unreachable host is asked.
@@ -36,10 +36,11 @@ pub async fn call_off(
     clock: &dyn Clock,
     host: &HostName,
     key: &StepKey,
+    fence: &Fence,
 ) -> CalledOff {
     let deadline = clock.now() + CALL_OFF_LIMIT;
     loop {
-        let told = match hosts.cancel(host, key).await {
+        let told = match hosts.cancel(host, key, fence).await {
             Ok(()) => hosts.ask(host, key).await,
             Err(error) => Err(error),
         };

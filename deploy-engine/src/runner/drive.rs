@@ -148,6 +148,9 @@ impl Driver {
 
     /// Asks gate and guards, beside the loop.
     fn prepare(&mut self, id: StepId, not_before: Option<Timestamp>) {
+        let Some(fence) = self.fence() else {
+            return;
+        };
         let undo = self.flights.get(id).is_some_and(|flight| flight.undo);
         let (context, job, state) = (
             self.context.clone(),
@@ -165,7 +168,7 @@ impl Driver {
                     () = stop.cancelled(), if !undo => {}
                 }
             }
-            let prepared = prepare(context, job, state, step, undo, open).await;
+            let prepared = prepare(context, job, state, step, undo, open, fence).await;
             (id, Landed::Prepared(prepared))
         };
         self.beside.push(task.boxed());
@@ -173,7 +176,7 @@ impl Driver {
 
     /// Acts, beside the loop.
     fn act(&mut self, id: StepId, since: Timestamp, how: How) {
-        let (Some(flight), Some(lease)) = (self.flights.get(id), self.book.lease()) else {
+        let (Some(flight), Some(fence)) = (self.flights.get(id), self.fence()) else {
             return;
         };
         let (key, _) = self.key_and_action(id, flight);
@@ -183,10 +186,7 @@ impl Driver {
             step: self.step(id).clone(),
             undo: flight.undo,
             key,
-            fence: Fence {
-                scope: lease.scope.clone(),
-                token: lease.token,
-            },
+            fence,
             since,
             how,
             stop: self.stop.clone(),
@@ -358,6 +358,14 @@ impl Driver {
         let now = self.context.clock.now();
         let gate = self.ask_gate_at.filter(|at| *at > now);
         gate.map_or(renew, |gate| gate.min(renew))
+    }
+
+    /// What hosts are shown; none without a lease.
+    fn fence(&self) -> Option<Fence> {
+        self.book.lease().map(|lease| Fence {
+            scope: lease.scope.clone(),
+            token: lease.token,
+        })
     }
 
     fn is_stopping(&self) -> bool {

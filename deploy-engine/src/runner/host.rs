@@ -104,7 +104,8 @@ impl HostTask {
     }
 
     async fn not_done(&self, why: String) -> HostEnd {
-        match call_off(&*self.hosts, &*self.clock, &self.host, &self.key).await {
+        let (hosts, clock) = (&*self.hosts, &*self.clock);
+        match call_off(hosts, clock, &self.host, &self.key, &self.fence).await {
             CalledOff::NeverBegan => HostEnd::NotDone { why },
             CalledOff::Ended(outcome) => HostEnd::Outcome(outcome),
             CalledOff::Unknown { why: unknown } => lost(format!("{why}; then {unknown}")),
@@ -175,7 +176,7 @@ impl HostTask {
                 () = self.stop.cancelled(), if self.cancellable && !asked_to_stop => {
                     asked_to_stop = true;
                     // If it cannot be told, the work goes on to its end or its limit, which is as safe.
-                    let _ = hosts.cancel(&self.host, &self.key).await;
+                    let _ = hosts.cancel(&self.host, &self.key, &self.fence).await;
                 }
                 Some(progress) = progress.recv() => self.observer.progress(StepProgress {
                     job: self.job.clone(),
@@ -184,7 +185,7 @@ impl HostTask {
                 }),
             }
         }
-        let _ = hosts.cancel(&self.host, &self.key).await;
+        let _ = hosts.cancel(&self.host, &self.key, &self.fence).await;
         Err(HostError::TimedOut {
             host: self.host.clone(),
             what: format!("the outcome of {}", self.key),

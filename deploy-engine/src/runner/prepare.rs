@@ -14,7 +14,7 @@ use crate::{
     job::{JobId, JobState, Step, StepEnd},
     model::HostName,
     planted::{Bug, is_planted},
-    wire::StepKey,
+    wire::{Fence, StepKey},
 };
 
 /// How long a gate may think. A gate that hangs must not let anything start.
@@ -43,9 +43,10 @@ pub async fn prepare(
     step: Step,
     undo: bool,
     open: Vec<(HostName, StepKey)>,
+    fence: Fence,
 ) -> Prepared {
     for (host, key) in &open {
-        let ended = call_off(&*context.hosts, &*context.clock, host, key).await;
+        let ended = call_off(&*context.hosts, &*context.clock, host, key, &fence).await;
         if let CalledOff::Unknown { why } = ended {
             return refused(format!("an earlier attempt may not be over: {why}"));
         }

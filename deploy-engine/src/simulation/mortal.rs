@@ -267,8 +267,8 @@ impl<T: Hosts + ?Sized> Hosts for Mortal<T> {
             .await
     }
 
-    async fn cancel(&self, host: &HostName, key: &StepKey) -> Result<(), HostError> {
-        let cancel = self.inner.cancel(host, key);
+    async fn cancel(&self, host: &HostName, key: &StepKey, fence: &Fence) -> Result<(), HostError> {
+        let cancel = self.inner.cancel(host, key, fence);
         self.killer
             .around(
                 "before it cancels on a host",

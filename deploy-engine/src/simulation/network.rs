@@ -320,8 +320,9 @@ impl Hosts for Network {
         }
     }
 
-    async fn cancel(&self, host: &HostName, key: &StepKey) -> Result<(), HostError> {
-        self.exchange(host, Message::Cancel { key: key.clone() })
+    async fn cancel(&self, host: &HostName, key: &StepKey, fence: &Fence) -> Result<(), HostError> {
+        let (key, fence) = (key.clone(), fence.clone());
+        self.exchange(host, Message::Cancel { key, fence })
             .await
             .map(|_| ())
     }

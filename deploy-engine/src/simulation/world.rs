@@ -43,7 +43,7 @@ pub enum Extent {
 pub enum Message {
     Start { key: StepKey, order: Order },
     Ask { key: StepKey },
-    Cancel { key: StepKey },
+    Cancel { key: StepKey, fence: Fence },
     Forget { job: JobId, fence: Fence },
 }
 
@@ -261,7 +261,7 @@ impl Inner {
         let answer = match order {
             Message::Start { key, order } => self.start(at, host, key, order),
             Message::Ask { key } => Answer::Status(self.host(host).status(&key, at)),
-            Message::Cancel { key } => self.cancel(at, host, &key),
+            Message::Cancel { key, fence } => self.cancel(at, host, &key, &fence),
             Message::Forget { job, fence } => {
                 let closed = Fence {
                     token: fence.token + 1,
@@ -287,7 +287,7 @@ fn named(order: &Message) -> String {
             order.line, order.fence.token, order.bot
         ),
         Message::Ask { key } => format!("a question about {key}"),
-        Message::Cancel { key } => format!("a cancel of {key}"),
+        Message::Cancel { key, .. } => format!("a cancel of {key}"),
         Message::Forget { job, fence } => format!("forget {job}, token {}", fence.token),
     }
 }

@@ -70,8 +70,8 @@ pub trait Hosts: Send + Sync {
     async fn ask(&self, host: &HostName, key: &StepKey) -> Result<StepStatus, HostError>;
 
     /// Ends a running step; its outcome becomes [`Outcome::Cancelled`]. One that never started is called off: its outcome becomes
-    /// [`Outcome::CalledOff`], and an order that arrives later begins nothing.
-    async fn cancel(&self, host: &HostName, key: &StepKey) -> Result<(), HostError>;
+    /// [`Outcome::CalledOff`], and an order that arrives later begins nothing. Refused when the host knows a newer fence.
+    async fn cancel(&self, host: &HostName, key: &StepKey, fence: &Fence) -> Result<(), HostError>;
 
     /// Drops what the host remembers of a finished job. `fence` is the job's last one: the host refuses it from now on, so that
     /// nothing of the job that is still under way can begin.

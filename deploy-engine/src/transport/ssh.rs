@@ -477,8 +477,9 @@ impl Hosts for SshHosts {
         }
     }
 
-    async fn cancel(&self, name: &HostName, key: &StepKey) -> Result<(), HostError> {
-        let request = Request::Cancel { key: key.clone() };
+    async fn cancel(&self, name: &HostName, key: &StepKey, fence: &Fence) -> Result<(), HostError> {
+        let (key, fence) = (key.clone(), fence.clone());
+        let request = Request::Cancel { key, fence };
         match self
             .question(name, request, "to take the cancellation", ASK_TIMEOUT)
             .await?

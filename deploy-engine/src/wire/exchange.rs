@@ -72,9 +72,11 @@ pub enum Request {
         seen: u64,
     },
     /// Ends a running step's process group; its outcome says so. A key that was never started is called off: remembered, so that a
-    /// start that is still under way begins nothing.
+    /// start that is still under way begins nothing. Refused when a newer holder than `fence` says has been here: the step may be
+    /// another one's by now.
     Cancel {
         key: StepKey,
+        fence: Fence,
     },
     /// Drops the spool entries of a finished job, and refuses its fencing number from now on: a start that is still under way
     /// would find its key forgotten, and do it again.

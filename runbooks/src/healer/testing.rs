@@ -184,7 +184,7 @@ impl Hosts for World {
         Ok(StepStatus::NeverStarted)
     }
 
-    async fn cancel(&self, _: &HostName, _: &StepKey) -> Result<(), HostError> {
+    async fn cancel(&self, _: &HostName, _: &StepKey, _: &Fence) -> Result<(), HostError> {
         Ok(())
     }
 

@@ -121,6 +121,13 @@ fn apply(resources: &[Resource]) -> Work {
     }
 }
 
+fn fence(token: u64) -> Fence {
+    Fence {
+        scope: "site:test".into(),
+        token,
+    }
+}
+
 async fn start(hosts: &SshHosts, host: &str, key: &str, work: Work) -> Result<Outcome, HostError> {
     start_fenced(hosts, host, key, work, 1).await.0
 }
@@ -133,13 +140,9 @@ async fn start_fenced(
     token: u64,
 ) -> (Result<Outcome, HostError>, Vec<Progress>) {
     let (send, mut progress) = mpsc::channel(1000);
-    let fence = Fence {
-        scope: "site:test".into(),
-        token,
-    };
     let key = StepKey(key.into());
     let outcome = hosts
-        .start(&name(host), key, fence, work, Secs(300), send)
+        .start(&name(host), key, fence(token), work, Secs(300), send)
         .await;
     let mut seen = vec![];
     while let Ok(one) = progress.try_recv() {

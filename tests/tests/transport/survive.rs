@@ -70,7 +70,7 @@ async fn cancelled_and_fenced(hosts: &Arc<SshHosts>) {
     let cancelled = in_background(hosts, "ctl1", "cut.2.1", run(&["sleep", "60"]));
     until_running(hosts, "ctl1", "cut.2.1").await;
     hosts
-        .cancel(&name("ctl1"), &StepKey("cut.2.1".into()))
+        .cancel(&name("ctl1"), &StepKey("cut.2.1".into()), &fence(1))
         .await
         .unwrap();
     assert!(matches!(cancelled.await.unwrap(), Ok(Outcome::Cancelled)));

@@ -87,7 +87,7 @@ impl Hosts for Memory {
         refused(host)
     }
 
-    async fn cancel(&self, host: &HostName, _: &StepKey) -> Result<(), HostError> {
+    async fn cancel(&self, host: &HostName, _: &StepKey, _: &Fence) -> Result<(), HostError> {
         refused(host)
     }
 

@@ -54,9 +54,13 @@ impl Driver {
                 .beside
                 .push(futures::future::ready((id, Landed::CalledOff(end))).boxed());
         };
+        let Some(fence) = self.fence() else {
+            return;
+        };
         let context = self.context.clone();
         let task = async move {
-            let end = match call_off(&*context.hosts, &*context.clock, &host, &key).await {
+            let (hosts, clock) = (&*context.hosts, &*context.clock);
+            let end = match call_off(hosts, clock, &host, &key, &fence).await {
                 CalledOff::NeverBegan => end,
                 CalledOff::Ended(outcome) => outcome::step_end(&host, &work, outcome, ""),
                 CalledOff::Unknown { why } => StepEnd::Lost { why },

@@ -10,7 +10,7 @@ use crate::{
         facts::What,
         host::{Admission, Entry, Order, Worker},
     },
-    wire::{Outcome, ResourceId, StepKey, StepStatus},
+    wire::{Fence, Outcome, ResourceId, StepKey, StepStatus},
 };
 
 /// A worker looks so often whether it was asked to stop (`agent::worker`).
@@ -210,7 +210,16 @@ impl Inner {
         self.fact(at, host, What::Stopped { key: key.clone() });
     }
 
-    pub fn cancel(&mut self, at: Timestamp, host: &HostName, key: &StepKey) -> Answer {
+    pub fn cancel(
+        &mut self,
+        at: Timestamp,
+        host: &HostName,
+        key: &StepKey,
+        fence: &Fence,
+    ) -> Answer {
+        if let Admission::Fenced { seen } = self.host(host).admit(fence) {
+            return Answer::Refused(format!("a holder with the number {seen} has been here"));
+        }
         self.host(host).cancel(key, at);
         let entry = self.host(host).spool.get(key);
         let running = entry.filter(|entry: &&Entry| entry.started_at.is_some());
