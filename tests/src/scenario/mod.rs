@@ -16,7 +16,7 @@ pub use deploy::Deployed;
 pub use installation::Installation;
 pub use layer::with_packages;
 pub use program::{Program, workspace};
-pub use site::{Changes, install};
+pub use site::{Changes, install, rewrite_site};
 
 use crate::command;
 

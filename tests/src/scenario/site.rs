@@ -64,6 +64,12 @@ fn write_runbooks(library: &Path, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Writes the site file again, with other changes; whoever reads it next sees them.
+pub fn rewrite_site(installation: &Installation, changes: &Changes) -> anyhow::Result<()> {
+    let lab = installation.lab();
+    installation.write_site(&site(lab, &lab.hosts()?, changes)?)
+}
+
 /// `site.yaml`: the lab's hosts, and the services as they stand in `tests/demo/services.yaml`, comments included
 /// unless something is changed.
 fn site(lab: &Lab, hosts: &[Host], changes: &Changes) -> anyhow::Result<String> {
