@@ -23,6 +23,7 @@ use crate::{
     heal,
     jobs::{JobDesk, Projection},
     pace::{CommandPace, Paced},
+    replicas::Lead,
     rights::{self, Identity, People, Permit, Refusal, Role, Spot},
     store::{AuditEntry, Store},
     wording::{Message, Severity},
@@ -51,6 +52,8 @@ pub struct Bot {
     /// How far what happens to jobs was told.
     pub told: Arc<Projection>,
     pub halt: Halt,
+    /// Is it this bot that acts and speaks?
+    pub lead: Lead,
     pub library: Arc<Library>,
     pub healing: Arc<HealSettings>,
     pub ear: heal::Ear,
@@ -117,6 +120,11 @@ impl Bot {
         if let Err(answer) = self.within_reach(&permit, &command).await {
             self.audit_line(who, &place, REFUSED, line).await;
             return answer;
+        }
+        // A bot that stands by shows what it knows. It can stop everything, too: nobody should have to look for the one that leads.
+        if spec.role > Role::Viewer && spec.name != "halt" && !self.lead.leads() {
+            let why = self.lead.may_act().err().unwrap_or_default();
+            return Answer::refused(format!("{why}: say it to the bot that leads"));
         }
         // What cannot be recorded is not done; looking is always allowed.
         let acts = spec.role > Role::Viewer;
@@ -196,6 +204,15 @@ impl Bot {
             Ok(false) => return None,
             Err(error) => {
                 tracing::error!(%error, "a command was dropped: it cannot be recorded that it is run");
+                if error.is_away() && self.people.role(&incoming.who).is_some() {
+                    let message =
+                        Message::new(Severity::Bad, "The store is away, so nothing was done")
+                            .line(error.to_string())
+                            .hint("say it again when I say that it is back");
+                    self.office
+                        .announce(std::slice::from_ref(&incoming.room), &message)
+                        .await;
+                }
                 return None;
             }
         }

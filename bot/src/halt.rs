@@ -45,13 +45,7 @@ impl Halt {
     /// # Errors
     /// The store's, or words in it that cannot be read: then nobody knows whether work may go on.
     pub async fn load(store: Store) -> Result<Self, StoreError> {
-        let now = store.get(SPACE, KEY).await?.map(|text| {
-            serde_json::from_str(&text).unwrap_or_else(|_| Halted {
-                by: Identity::unix("nobody"),
-                at: Timestamp::UNIX_EPOCH,
-                why: "the stored halt cannot be read; `resume` ends it".to_owned(),
-            })
-        });
+        let now = stored(&store).await?;
         Ok(Self {
             store,
             now: Arc::new(RwLock::new(now)),
@@ -63,6 +57,17 @@ impl Halt {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Looks into a store that other bots share, where any of them may have halted or resumed; the only bot of a store knows.
+    ///
+    /// # Errors
+    /// The store's: then nobody knows whether work may go on.
+    pub async fn look(&self) -> Result<(), StoreError> {
+        if self.store.is_shared() {
+            self.set(stored(&self.store).await?);
+        }
+        Ok(())
     }
 
     /// Takes effect at once, also when the store cannot keep it.
@@ -88,6 +93,17 @@ impl Halt {
     fn set(&self, halted: Option<Halted>) {
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = halted;
     }
+}
+
+async fn stored(store: &Store) -> Result<Option<Halted>, StoreError> {
+    let text = store.get(SPACE, KEY).await?;
+    Ok(text.map(|text| {
+        serde_json::from_str(&text).unwrap_or_else(|_| Halted {
+            by: Identity::unix("nobody"),
+            at: Timestamp::UNIX_EPOCH,
+            why: "the stored halt cannot be read; `resume` ends it".to_owned(),
+        })
+    }))
 }
 
 /// Asks the switch first, then the gates of repairs.

@@ -16,6 +16,7 @@ pub mod jobs;
 pub mod leases;
 pub mod lock;
 pub mod pace;
+pub mod replicas;
 pub mod rights;
 pub mod serve;
 pub mod store;

@@ -95,6 +95,25 @@ fn one_host_gets_single_instances() {
     insta::assert_snapshot!("one_host", rendered(&load(ONE), "ctl1"));
 }
 
+/// Several bots share a store; whichever leads must hear.
+#[test]
+fn alerts_go_to_the_webhook_of_every_bot() {
+    let urls = "http://10.77.0.1:9190/v1/alertmanager http://10.77.0.2:9190/v1/alertmanager";
+    let site = ONE.replace(
+        "alertmanager: {on: ctl1}",
+        &format!("alertmanager: {{on: ctl1, settings: {{webhook_url: '{urls}'}}}}"),
+    );
+    let text = rendered(&load(&site), "ctl1");
+    for url in urls.split(' ') {
+        assert!(
+            text.contains(&format!("\n  - url: {url}\n    send_resolved: true\n")),
+            "{text}"
+        );
+    }
+    let tokens = text.matches("credentials_file: /etc/prometheus/alertmanager-webhook-token");
+    assert_eq!(tokens.count(), 2);
+}
+
 #[test]
 fn services_name_only_conditions_and_logics_that_exist() {
     for (name, deployment) in &load(THREE).services {

@@ -19,6 +19,7 @@ mod netns;
 mod network;
 mod package_cache;
 mod paths;
+pub mod postgres;
 mod preflight;
 mod progress;
 pub mod scenario;

@@ -10,6 +10,7 @@ use crate::{
     bot::{Bot, Place},
     chat::{Incoming, Said},
     heal::BotRecords,
+    replicas::Lead,
     rights::{Identity, Role},
     serve::assemble::{Assembled, Ground, assemble, ground},
     store::{Approval, ApprovalState, IncidentRow, Urgency},
@@ -60,10 +61,15 @@ impl Desk {
         let private = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(path("password"), private).unwrap();
         let ground = ground(&path("nightshift.yaml")).await.unwrap();
-        let Assembled { bot, .. } =
-            assemble(&ground, vec![], Default::default(), Default::default())
-                .await
-                .unwrap();
+        let Assembled { bot, .. } = assemble(
+            &ground,
+            vec![],
+            Default::default(),
+            Lead::alone(),
+            Default::default(),
+        )
+        .await
+        .unwrap();
         Self {
             bot,
             _ground: ground,

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::Answer;
 use crate::{
     bot::Bot,
-    wording::{Cell, Message, Severity, Table, Tone},
+    wording::{Cell, Message, Severity, Table, Tone, ago},
 };
 
 /// The health of one service on one member.
@@ -39,6 +39,7 @@ impl Bot {
             Ok(count) => message = message.toned(format!("{count} alerts fire"), Tone::Warn),
             Err(error) => message = message.toned(error.to_string(), Tone::Bad),
         }
+        message = self.bots_in(message, now).await;
         for spot in self.senses.blind_spots(now) {
             message = message.toned(
                 format!("blind to {} of {}: {}", spot.shows, spot.source, spot.why),
@@ -67,6 +68,34 @@ impl Bot {
         }
         let healthy = health.iter().all(|health| health.judgement.holds());
         Answer::new(message).with(serde_json::json!({ "healthy": healthy, "health": health }))
+    }
+
+    /// Which bot leads and which stand by, where there are several.
+    async fn bots_in(&self, mut message: Message, now: Timestamp) -> Message {
+        if !self.store.is_shared() {
+            return message;
+        }
+        if let Some(since) = self.lead.state().away {
+            let away = format!("the store is away, {}: no repair is begun", ago(since, now));
+            message.severity = message.severity.max(Severity::Bad);
+            message = message.toned(away, Tone::Bad);
+        }
+        let (Ok(leader), Ok(bots)) = (self.store.leadership().await, self.store.replicas().await)
+        else {
+            return message;
+        };
+        let leader = leader
+            .map(|leader| leader.holder)
+            .filter(|name| !name.is_empty());
+        message = match &leader {
+            Some(leader) => message.line(format!("{leader} leads")),
+            None => message.toned("no bot leads".to_owned(), Tone::Bad),
+        };
+        for bot in bots.iter().filter(|bot| Some(&bot.id) != leader.as_ref()) {
+            let seen = ago(bot.seen_at, now);
+            message = message.line(format!("{} stands by, seen {seen}", bot.id));
+        }
+        message
     }
 
     /// Asks all hosts at once, one exchange each, and judges every member of every service.

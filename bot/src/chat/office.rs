@@ -3,7 +3,12 @@
 //! One message a subject and room: the latest words win, so a slow chat gets fewer edits, never older ones. Adapters without
 //! a pace (the console) get their words at once.
 
-use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroU32,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use jiff::Timestamp;
@@ -31,6 +36,12 @@ const FLUSH_LOOK: Duration = Duration::from_millis(10);
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 /// Lines on one page of details; a page is one message of a thread, edited while it grows.
 const PAGE_LINES: usize = 40;
+/// How long a message that a bot is sending is left to it: longer than any chat takes to answer.
+const CLAIM: Duration = Duration::from_secs(60);
+/// Words that wait in memory while the store is away: one message for each subject and room. Past this new subjects are refused.
+const WAITING_MAX: usize = 1_000;
+/// How long saying something past a store that is away may take.
+const ANNOUNCE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Something was said about a subject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +87,14 @@ struct Inner {
     wake: Notify,
     /// Details are read, changed and written back: one at a time.
     pages: Mutex<()>,
+    waiting: std::sync::Mutex<HashMap<MessageKey, Waiting>>,
+}
+
+/// The newest words of a message that the store could not take.
+struct Waiting {
+    severity: i64,
+    body: serde_json::Value,
+    at: Timestamp,
 }
 
 impl Office {
@@ -93,6 +112,7 @@ impl Office {
                 updates,
                 wake,
                 pages,
+                waiting: Default::default(),
             }),
             redactor: Redactor::default(),
         }
@@ -222,12 +242,88 @@ impl Office {
             room: room.to_string(),
             subject: subject.to_string(),
         };
-        self.inner
-            .store
-            .say(&key, severity, &body, Timestamp::now())
-            .await?;
-        self.inner.wake.notify_waiters();
+        let now = Timestamp::now();
+        match self.inner.store.say(&key, severity, &body, now).await {
+            Err(error) if error.is_away() => {
+                self.wait(key, severity, body, now).map_err(|()| error)
+            }
+            Err(error) => Err(error),
+            Ok(_) => {
+                // Newer words than those that may still wait for this message.
+                self.waiting().remove(&key);
+                self.inner.wake.notify_waiters();
+                Ok(())
+            }
+        }
+    }
+
+    fn wait(
+        &self,
+        key: MessageKey,
+        severity: i64,
+        body: serde_json::Value,
+        at: Timestamp,
+    ) -> Result<(), ()> {
+        let mut waiting = self.waiting();
+        if waiting.len() >= WAITING_MAX && !waiting.contains_key(&key) {
+            return Err(());
+        }
+        let words = Waiting { severity, body, at };
+        waiting.insert(key, words);
         Ok(())
+    }
+
+    /// Gives to the store what it could not take while it was away.
+    pub async fn catch_up(&self) -> Result<(), StoreError> {
+        let mut keys: Vec<(Timestamp, MessageKey)> = self
+            .waiting()
+            .iter()
+            .map(|(key, words)| (words.at, key.clone()))
+            .collect();
+        keys.sort_by_key(|(at, _)| *at);
+        for (_, key) in keys {
+            let Some(words) = self.waiting().remove(&key) else {
+                continue;
+            };
+            let said = self
+                .inner
+                .store
+                .say(&key, words.severity, &words.body, words.at);
+            if let Err(error) = said.await {
+                self.waiting().entry(key).or_insert(words);
+                return Err(error);
+            }
+            self.inner.wake.notify_waiters();
+        }
+        Ok(())
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<MessageKey, Waiting>> {
+        self.inner
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says something at once and past the store, because that is away. Once; a chat that does not take it is not asked again.
+    pub async fn announce(&self, rooms: &[Room], message: &Message) {
+        for room in rooms {
+            let Some(adapter) = self.inner.adapters.get(&room.adapter) else {
+                continue;
+            };
+            let post = Post {
+                key: format!("ns-{}", uuid::Uuid::new_v4().simple()),
+                room: room.room.clone(),
+                edit: None,
+                thread: None,
+                answers: None,
+                message: message.clone(),
+            };
+            let delivered = tokio::time::timeout(ANNOUNCE_LIMIT, adapter.deliver(&post)).await;
+            if !matches!(delivered, Ok(Ok(_))) {
+                tracing::error!(%room, title = message.title, "what could not be stored could not be said either");
+            }
+        }
     }
 
     /// The page of a subject's details that is not full yet.
@@ -271,6 +367,9 @@ impl Office {
         let mut backoff = BACKOFF.0;
         loop {
             let woken = self.inner.wake.notified();
+            if let Err(error) = self.catch_up().await {
+                tracing::debug!(%error, "words wait for the store");
+            }
             match self.round(adapter.as_ref(), limiter.as_ref(), stop).await {
                 Ok(()) => backoff = BACKOFF.0,
                 Err(wait) => {
@@ -332,6 +431,9 @@ impl Office {
         adapter: &dyn ChatAdapter,
         row: &store::Message,
     ) -> Result<(), Option<Duration>> {
+        if !self.claim(row).await? {
+            return Ok(());
+        }
         let sent = match self.post(row).await {
             Ok(post) => adapter.deliver(&post).await,
             Err(why) => Err(ChatError::Refused {
@@ -372,6 +474,19 @@ impl Office {
             return Err(None);
         }
         outcome
+    }
+
+    /// Is it this bot that sends a message? Another one may be about to, or has just done so.
+    async fn claim(&self, row: &store::Message) -> Result<bool, Option<Duration>> {
+        if !self.inner.store.is_shared() {
+            return Ok(true);
+        }
+        let now = Timestamp::now();
+        let claimed = self.inner.store.claim_message(row, now, now + CLAIM).await;
+        claimed.map_err(|error| {
+            tracing::error!(%error, "the outbox cannot be written");
+            None
+        })
     }
 
     /// A row of the store as the adapter is to show it.

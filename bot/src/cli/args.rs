@@ -27,6 +27,11 @@ pub enum Action {
     Schema {
         of: String,
     },
+    /// Copies one store into the other.
+    MigrateStore {
+        from: StoreKind,
+        to: StoreKind,
+    },
     AuditVerify {
         /// `NUMBER:HASH` that somebody kept.
         heads: Vec<String>,
@@ -47,6 +52,24 @@ pub enum Action {
         target: String,
         yes: Option<String>,
     },
+}
+
+/// The stores that a configuration knows: the file in its state directory, and what `store` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    Embedded,
+    Postgres,
+}
+
+impl StoreKind {
+    const NAMES: [&str; 2] = ["embedded", "postgres"];
+
+    fn of(name: &str) -> Self {
+        match name {
+            "postgres" => Self::Postgres,
+            _ => Self::Embedded,
+        }
+    }
 }
 
 /// The grammar, for parsing and for the manual.
@@ -87,6 +110,17 @@ pub fn grammar() -> Command {
                         .value_parser(["site", "service", "runbook", "config"]),
                 ),
         )
+        .subcommand(
+            Command::new("store")
+                .about("Look after the store")
+                .subcommand_required(true)
+                .subcommand(
+                    Command::new("migrate")
+                        .about("Copy one store into the other, which must be empty; no bot may run")
+                        .arg(store_arg("from", "The store that has everything"))
+                        .arg(store_arg("to", "The store that gets it")),
+                ),
+        )
         .subcommand(audit());
     TABLE
         .iter()
@@ -124,6 +158,15 @@ fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name)
         .long(name)
         .action(ArgAction::SetTrue)
+        .help(help)
+}
+
+fn store_arg(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .required(true)
+        .value_name("STORE")
+        .value_parser(StoreKind::NAMES)
         .help(help)
 }
 
@@ -186,6 +229,17 @@ fn action(name: &str, matches: &ArgMatches) -> Action {
         "schema" => Action::Schema {
             of: text("of").unwrap_or_default(),
         },
+        "store" => {
+            let kind = |id: &str| {
+                let migrate = matches.subcommand_matches("migrate");
+                let word = migrate.and_then(|migrate| migrate.get_one::<String>(id));
+                StoreKind::of(word.map_or("", String::as_str))
+            };
+            Action::MigrateStore {
+                from: kind("from"),
+                to: kind("to"),
+            }
+        }
         "audit" => match matches.subcommand() {
             Some(("verify", verify)) => Action::AuditVerify {
                 heads: verify
@@ -266,6 +320,7 @@ mod tests {
     #[rstest::rstest]
     #[case("serve --console", Action::Serve { console: true })]
     #[case("deploy site --yes 12ab", Action::Deploy { target: "site".into(), yes: Some("12ab".into()) })]
+    #[case("store migrate --from embedded --to postgres", Action::MigrateStore { from: StoreKind::Embedded, to: StoreKind::Postgres })]
     #[case("replay --since 30d", Action::Ask { line: "replay 30d".into(), follow: true })]
     #[case("plan", Action::Plan { target: "site".into() })]
     #[case("halt switch works --json", Action::Ask { line: "halt switch works".into(), follow: true })]

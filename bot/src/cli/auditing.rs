@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::{Outcome, wrong};
 use crate::{
     audit::{Broken, Checker, Head, Kept},
-    config,
+    config::{self, StoreConfig},
+    replicas,
     store::{STEP_ACTION, Store, StoreError},
 };
 
@@ -118,7 +119,14 @@ fn failed(failure: &Failure, json: bool) -> Outcome {
 
 async fn open(path: &Path) -> Result<Store, Outcome> {
     let config = config::read(path).map_err(wrong)?;
-    Store::open(&config.state_dir).await.map_err(wrong)
+    if config.store == StoreConfig::Embedded {
+        return Store::open(&config.state_dir).await.map_err(wrong);
+    }
+    let loaded = config::load(path).map_err(wrong)?;
+    let shared = loaded.shared_store;
+    let shared = shared.ok_or_else(|| wrong("expected the address of the shared store"))?;
+    let reader = format!("{}:audit", replicas::host_name());
+    Store::open_shared(&shared, &reader).await.map_err(wrong)
 }
 
 /// Hands over every entry in order, each after it was checked.

@@ -5,10 +5,11 @@ mod asking;
 mod auditing;
 mod checking;
 mod standalone;
+mod storing;
 
 use std::process::ExitCode;
 
-pub use args::{Action, Invocation, grammar, parse};
+pub use args::{Action, Invocation, StoreKind, grammar, parse};
 
 use crate::serve;
 
@@ -46,6 +47,7 @@ pub async fn run(invocation: Invocation) -> Outcome {
     let json = invocation.json;
     match &invocation.action {
         Action::Schema { of } => checking::schema(of),
+        Action::MigrateStore { from, to } => storing::migrate(&invocation, *from, *to).await,
         Action::Check => checking::check(&invocation.config, json),
         Action::AuditVerify { heads } => auditing::verify(&invocation.config, heads, json).await,
         Action::AuditExport { since } => {

@@ -18,6 +18,7 @@ use crate::{
     config,
     control::ClientError,
     jobs::Ended,
+    replicas::Lead,
     rights::{self, Role, Spot},
     serve::assemble::{Assembled, assemble, ground},
 };
@@ -52,6 +53,11 @@ pub async fn deploy(invocation: &Invocation, target: &str, yes: Option<&str>) ->
         Ok(assembled) => assembled,
         Err(outcome) => return outcome,
     };
+    if assembled.bot.store.is_shared() {
+        let why =
+            "expected a running bot: where several share a store, only the one that leads deploys";
+        return refused(&Answer::refused(why), invocation.json);
+    }
     let Assembled { bot, telling, .. } = assembled;
     tokio::spawn(telling);
     if let Err(outcome) = resume_first(&bot).await {
@@ -99,7 +105,8 @@ async fn running_bot(invocation: &Invocation, line: &str) -> Option<Outcome> {
 async fn alone(invocation: &Invocation) -> Result<(Assembled, CancellationToken), Outcome> {
     let ground = ground(&invocation.config).await.map_err(wrong)?;
     let stop = CancellationToken::new();
-    let assembled = assemble(&ground, Vec::new(), Default::default(), stop.clone())
+    let lead = Lead::alone();
+    let assembled = assemble(&ground, Vec::new(), Default::default(), lead, stop.clone())
         .await
         .map_err(wrong)?;
     // The lock must outlive everything that is done under it: the process.

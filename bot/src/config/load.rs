@@ -7,12 +7,13 @@ use std::{
 };
 
 use deploy_engine::{
-    model::{Diagnostics, Document, Model, Partly, load_document, load_partly},
+    model::{Diagnostic, Diagnostics, Document, Model, Partly, load_document, load_partly},
     wire::STEP_SECRET,
 };
 use runbooks::library::Library;
 
-use super::{Config, Secret, SecretSource, TokenSource};
+use super::{Config, PostgresConfig, Secret, SecretSource, StoreConfig, TokenSource};
+use crate::store::PostgresStore;
 
 /// A configuration whose paths are resolved and whose secrets were read.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Loaded {
     /// Name of the source → the site's secret that is the key of its signatures, and their window in seconds.
     pub site_keys: Vec<(String, String, u32)>,
     pub matrix_password: Option<Secret>,
+    /// The store that bots share; none: the embedded one.
+    pub shared_store: Option<PostgresStore>,
     /// The private key of its own certificate, PEM.
     pub tls_key: Option<Secret>,
     /// The address of the dead man's switch, and how often it is called.
@@ -95,6 +98,7 @@ fn read_secrets(document: &Document<Config>, base: &Path, errors: &mut Diagnosti
         signing_keys: Vec::new(),
         site_keys: Vec::new(),
         matrix_password: None,
+        shared_store: None,
         tls_key: None,
         heartbeat: None,
         config,
@@ -143,6 +147,10 @@ fn read_secrets(document: &Document<Config>, base: &Path, errors: &mut Diagnosti
         let every = Duration::from_secs(u64::from(heartbeat.every_seconds));
         Some((read(&heartbeat.url, &["heartbeat", "url"])?, every))
     });
+    loaded.shared_store = match &loaded.config.store {
+        StoreConfig::Embedded => None,
+        StoreConfig::Postgres(postgres) => shared_store(document, postgres, base, errors),
+    };
     loaded
 }
 
@@ -152,6 +160,36 @@ fn own(source: &TokenSource) -> Result<SecretSource, String> {
         TokenSource::File(path) => Ok(SecretSource::File(path.clone())),
         TokenSource::Credential(name) => Ok(SecretSource::Credential(name.clone())),
         TokenSource::Site(secret) => Err(secret.clone()),
+    }
+}
+
+fn shared_store(
+    document: &Document<Config>,
+    config: &PostgresConfig,
+    base: &Path,
+    errors: &mut Diagnostics,
+) -> Option<PostgresStore> {
+    let password = config.password.as_ref().map(|source| source.read(base));
+    let password = match password.transpose() {
+        Ok(password) => password,
+        Err(why) => {
+            let at = ["store", "postgres", "password"];
+            errors.push(document.error_at(&at, why));
+            return None;
+        }
+    };
+    let store = PostgresStore {
+        url: config.url.clone(),
+        password,
+    };
+    match store.check() {
+        Ok(()) => Some(store),
+        Err(why) => {
+            // Without the line it stands in: there may be a password in it.
+            let why = format!("store: postgres: url: {why}");
+            errors.push(Diagnostic::whole_file(document.source.name(), why));
+            None
+        }
     }
 }
 
@@ -229,5 +267,52 @@ fn resolve_paths(config: &mut Config, base: &Path) {
     if let Some(tls) = &mut config.tls {
         resolve(&mut tls.certificate);
         tls.client_ca.as_mut().map(resolve);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examined(store: &str) -> Examined {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("nightshift.yaml");
+        std::fs::write(&file, format!("site: site.yaml\n{store}\n")).unwrap();
+        let secret = dir.path().join("password");
+        std::fs::write(&secret, "hush\n").unwrap();
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+        examine(&file)
+    }
+
+    #[test]
+    fn the_store_is_embedded_unless_told_otherwise() {
+        for store in ["", "store: embedded"] {
+            let loaded = examined(store).loaded.unwrap();
+            assert!(loaded.shared_store.is_none());
+        }
+    }
+
+    #[test]
+    fn a_shared_store_has_its_password_from_a_file() {
+        let examined = examined(
+            "store: {postgres: {url: postgres://bot@127.0.0.1/night, password: {file: password}}}",
+        );
+        assert!(examined.errors.0.is_empty(), "{}", examined.errors);
+        let loaded = examined.loaded.unwrap();
+        let store = loaded.shared_store.as_ref().unwrap();
+        assert_eq!(store.password.as_ref().unwrap().reveal(), "hush");
+        assert!(!format!("{loaded:?}").contains("hush"));
+    }
+
+    #[rstest::rstest]
+    #[case("postgres://bot:hush@db/night")]
+    #[case("postgres://bot@db/night?password=hush")]
+    fn a_password_in_the_address_is_refused_and_not_shown(#[case] url: &str) {
+        let examined = examined(&format!("store: {{postgres: {{url: \"{url}\"}}}}"));
+        let errors = examined.errors.to_string();
+        assert!(errors.contains("without a password"), "{errors}");
+        assert!(!errors.contains("hush"), "{errors}");
+        assert!(examined.loaded.unwrap().shared_store.is_none());
     }
 }

@@ -32,6 +32,9 @@ pub struct Config {
     /// Where the bot remembers: jobs, alerts, chat keys. Only one bot at a time uses it.
     #[serde(default = "default_state_dir")]
     pub state_dir: PathBuf,
+    /// Where what must outlive the bot is kept: a file in `state_dir`, or a PostgreSQL that several bots share.
+    #[serde(default)]
+    pub store: StoreConfig,
     /// Folders of own services beside the built-in ones.
     #[serde(default)]
     pub service_dirs: Vec<PathBuf>,
@@ -85,6 +88,28 @@ fn default_state_dir() -> PathBuf {
 
 fn default_listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 9190))
+}
+
+/// Where the store is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum StoreConfig {
+    /// A file in `state_dir`; one bot.
+    #[default]
+    Embedded,
+    /// A database of PostgreSQL; several bots, of which one leads.
+    Postgres(PostgresConfig),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresConfig {
+    /// `postgres://USER@HOST:PORT/DATABASE`, without a password. Over a network the server's certificate is verified unless
+    /// `?sslmode=…` says otherwise; `&sslrootcert=/PATH` names an authority of one's own.
+    pub url: String,
+    /// Not needed where the server trusts the connection or the bot's certificate.
+    #[serde(default)]
+    pub password: Option<SecretSource>,
 }
 
 /// Where alerts and evidence come from.

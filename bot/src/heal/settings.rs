@@ -10,8 +10,8 @@ use runbooks::{format::RunbookId, healer::HealSettings, trust::Mode};
 
 use crate::{
     command::Trust,
-    config::{Automation, Config},
-    store::TrustMode,
+    config::{Automation, Config, StoreConfig},
+    store::{TrustMode, postgres_host},
 };
 
 /// A mode in the words of the store.
@@ -44,18 +44,26 @@ pub fn configured(trust: Trust) -> Mode {
 pub fn heal_settings_on(config: &Config, model: &Model) -> HealSettings {
     let mut settings = heal_settings(&config.automation);
     let homeserver = config.chat.matrix.as_ref().map(|matrix| &matrix.homeserver);
+    let homeserver = homeserver.and_then(|url| host_of(url));
+    let needed = homeserver.into_iter().chain(store_address(config));
     settings
         .bot_needs
-        .extend(homeserver.into_iter().flat_map(|url| behind(url, model)));
+        .extend(needed.flat_map(|address| behind(address, model)));
     settings.own_host = own_host(model);
     settings
 }
 
-/// Services behind whose virtual address a URL is: whoever is paged through it cannot be told that it is gone (gate G13).
-fn behind(url: &str, model: &Model) -> BTreeSet<ServiceName> {
-    let Some(address) = host_of(url) else {
-        return BTreeSet::new();
-    };
+/// The address of the store that bots share; none where it is named, or a socket, or the embedded one.
+fn store_address(config: &Config) -> Option<IpAddr> {
+    match &config.store {
+        StoreConfig::Embedded => None,
+        StoreConfig::Postgres(shared) => postgres_host(&shared.url)?.parse().ok(),
+    }
+}
+
+/// Services whose virtual address this is: whoever is paged through it cannot be told that it is gone, and a bot whose store is
+/// behind it writes nothing down while it is away (gate G13).
+fn behind(address: IpAddr, model: &Model) -> BTreeSet<ServiceName> {
     let has_address = model
         .services
         .values()
@@ -146,10 +154,9 @@ mod tests {
     fn the_bot_needs_what_its_homeserver_is_behind() {
         let model = model("10.77.0.11");
         let names = |url: &str| -> Vec<String> {
-            behind(url, &model)
-                .iter()
-                .map(ToString::to_string)
-                .collect()
+            let services = host_of(url).map(|address| behind(address, &model));
+            let services = services.unwrap_or_default();
+            services.iter().map(ToString::to_string).collect()
         };
         assert_eq!(
             names("https://10.77.0.100:8448/x"),
@@ -161,6 +168,22 @@ mod tests {
             host_of("http://[fd00::1]:80/"),
             Some("fd00::1".parse().unwrap())
         );
+    }
+
+    #[rstest::rstest]
+    #[case("postgres://bot@10.77.0.100:5432/night", true)]
+    #[case("postgres:///night?host=10.77.0.100", true)]
+    #[case("postgres://bot@10.77.0.11/night", false)]
+    #[case("postgres://bot@db.example.org/night", false)]
+    #[case("postgres:///night?host=/run/postgresql", false)]
+    fn the_bot_needs_what_its_store_is_behind(#[case] url: &str, #[case] behind: bool) {
+        let text = format!("site: site.yaml\nstore: {{postgres: {{url: \"{url}\"}}}}");
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("nightshift.yaml");
+        std::fs::write(&file, text).unwrap();
+        let config = crate::config::read(&file).unwrap_or_else(|errors| panic!("{errors}"));
+        let needs = heal_settings_on(&config, &model("10.77.0.11")).bot_needs;
+        assert_eq!(needs.iter().any(|name| name.as_str() == "haproxy"), behind);
     }
 
     #[test]

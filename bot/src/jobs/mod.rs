@@ -101,9 +101,16 @@ impl JobDesk {
         Ok(id)
     }
 
-    /// Takes up every job that an earlier run of the bot left unfinished.
+    /// Takes up every job that an earlier run of the bot left unfinished; among several bots, those that are this one's.
     pub async fn resume_all(&self) -> Result<Vec<JobId>, JournalError> {
-        let unfinished = self.inner.store.unfinished().await?;
+        let store = &self.inner.store;
+        let unfinished = match store.is_shared() {
+            false => store.unfinished().await?,
+            true => {
+                let own = store.own_jobs().await;
+                own.map_err(|error| JournalError::Storage(error.to_string()))?
+            }
+        };
         for id in &unfinished {
             tracing::info!(job = %id, "taking up an unfinished job");
             self.drive(id);

@@ -29,6 +29,7 @@ use crate::{
     jobs::{self, JobDesk},
     lock::InstanceLock,
     pace::CommandPace,
+    replicas::{self, DutyGate, Lead},
     rights::{Identity, People},
     store::Store,
     web,
@@ -49,6 +50,8 @@ pub struct Ground {
     pub redactor: Redactor,
     /// Whoever runs this process.
     pub owner: Identity,
+    /// The bot that had this state directory before, if bots share their store.
+    pub before: Option<String>,
     _lock: InstanceLock,
 }
 
@@ -80,9 +83,17 @@ pub async fn ground(config: &Path) -> Result<Ground, String> {
     let dir = &loaded.config.state_dir;
     make_dir(dir).map_err(|error| format!("state_dir {}: {error}", dir.display()))?;
     let lock = InstanceLock::take(dir).map_err(|error| error.to_string())?;
-    let store = Store::open(dir).await.map_err(|error| error.to_string())?;
+    let (store, before) = store(&loaded, dir).await?;
     let owner = Identity::unix(&control::own_user_name());
     let secrets = secrets(dir, &model)?;
+    if store.is_shared() {
+        let names = model.secret_names();
+        let values = names.iter().filter_map(|name| {
+            let value = secrets.reveal(name)?;
+            Some((name.as_str(), value.to_string()))
+        });
+        replicas::same_secrets(&store, values).await?;
+    }
     let mut loaded = loaded;
     for (source, name) in std::mem::take(&mut loaded.site_tokens) {
         // Every name was checked above, and is generated with the others.
@@ -111,8 +122,21 @@ pub async fn ground(config: &Path) -> Result<Ground, String> {
         library: Arc::new(library),
         store,
         owner,
+        before,
         _lock: lock,
     })
+}
+
+/// The store that the configuration names, as a bot of its own; and the bot that had the state directory before.
+async fn store(loaded: &Loaded, dir: &Path) -> Result<(Store, Option<String>), String> {
+    let Some(shared) = &loaded.shared_store else {
+        let store = Store::open(dir).await.map_err(|error| error.to_string())?;
+        return Ok((store, None));
+    };
+    let named = replicas::identify(dir);
+    let named = named.map_err(|error| format!("state_dir {}: {error}", dir.display()))?;
+    let store = Store::open_shared(shared, &named.id).await;
+    Ok((store.map_err(|error| error.to_string())?, named.before))
 }
 
 fn redactor(loaded: &Loaded, secrets: &SecretStore) -> Result<Redactor, String> {
@@ -132,8 +156,11 @@ fn redactor(loaded: &Loaded, secrets: &SecretStore) -> Result<Redactor, String> 
         .map(|secret| ("tls key".to_owned(), secret.clone()));
     let heart = loaded.heartbeat.iter();
     let heart = heart.map(|(url, _)| ("heartbeat".to_owned(), url.clone()));
+    let shared = loaded.shared_store.iter();
+    let shared = shared.flat_map(|store| store.password.clone());
+    let shared = shared.map(|secret| ("store password".to_owned(), secret));
     let own = tokens.chain(keys).chain(password).chain(tls).chain(heart);
-    let own: Vec<_> = own.collect();
+    let own: Vec<_> = own.chain(shared).collect();
     Redactor::new(secrets, &own)
 }
 
@@ -160,6 +187,7 @@ pub async fn assemble(
     ground: &Ground,
     adapters: Vec<Arc<dyn ChatAdapter>>,
     figures: Arc<web::Figures>,
+    lead: Lead,
     stop: CancellationToken,
 ) -> Result<Assembled, String> {
     let config = ground.loaded.config.clone();
@@ -206,6 +234,7 @@ pub async fn assemble(
         jobs: desk.clone(),
         told: observer.clone(),
         halt: halt.clone(),
+        lead,
         library: ground.library.clone(),
         ear: heal::Ear::default(),
         senses,
@@ -255,9 +284,13 @@ fn runner(bot: &Bot, ports: Ports, observer: Arc<dyn JobObserver>) -> Runner {
     let settings = bot.healing.clone();
     let topology = Arc::new(Topology::from(&*bot.model));
     let repairs = HealGate::new(ports, settings, topology, bot.library.clone());
-    let gate: Arc<dyn StepGate> = Arc::new(HaltGate {
+    let gate: Arc<dyn StepGate> = Arc::new(DutyGate {
+        lead: bot.lead.clone(),
         halt: bot.halt.clone(),
-        then: Arc::new(repairs),
+        then: Arc::new(HaltGate {
+            halt: bot.halt.clone(),
+            then: Arc::new(repairs),
+        }),
     });
     Runner::new(Context::new(
         Arc::new(bot.store.clone()),
@@ -265,7 +298,7 @@ fn runner(bot: &Bot, ports: Ports, observer: Arc<dyn JobObserver>) -> Runner {
         bot.model.clone(),
         gate,
         observer,
-        holder(),
+        holder(&bot.store),
     ))
 }
 
@@ -287,7 +320,9 @@ fn vocabulary(model: &Model, library: &Library) -> Vocabulary {
 }
 
 /// The name of this bot in leases.
-fn holder() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}:{}", name.trim(), std::process::id())
+fn holder(store: &Store) -> String {
+    match store.replica() {
+        "" => format!("{}:{}", replicas::host_name(), std::process::id()),
+        replica => replica.to_owned(),
+    }
 }

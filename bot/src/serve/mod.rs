@@ -1,6 +1,7 @@
 //! `nightshift serve`: everything together, from the first line of the log to the last.
 
 pub mod assemble;
+mod inbox;
 mod logging;
 #[cfg(test)]
 mod service_unit_tests;
@@ -18,14 +19,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     bot::{Bot, HANDLED_DAYS},
-    chat::{self, ChatAdapter, Incoming, console::Console},
+    chat::{self, ChatAdapter, Incoming, Subject, console::Console},
     cli::{self, Outcome},
+    config::Secret,
     control, heal as healer_shell,
     heartbeat::Heart,
-    leases, web,
+    leases,
+    replicas::{self, Keeper, Lead, Standing},
+    web,
+    wording::{Message, Severity},
 };
 use assemble::{Assembled, Ground, assemble, ground};
 
+/// Times that jobs are taken from other bots, and wait to be driven; each beat makes at most one.
+const TAKEN: usize = 64;
 /// Words of people that wait to be handled.
 const INBOX: usize = 256;
 /// Commands handled at once; most wait for hosts.
@@ -55,7 +62,7 @@ pub async fn run(config: &Path, console: bool, json_log: bool) -> Outcome {
         Ok(console) => console,
         Err(why) => return cli::wrong(why),
     };
-    match serve(&ground, console.clone()).await {
+    match lives(&ground, console.clone()).await {
         Ok(()) => console.is_none_or(|console| console.all_succeeded()).into(),
         Err(why) => {
             tracing::error!(why, "the bot cannot run");
@@ -65,12 +72,42 @@ pub async fn run(config: &Path, console: bool, json_log: bool) -> Outcome {
     }
 }
 
+/// One life after another until told to stop. Whoever lost the lead or the store begins anew, as after a crash: what is written
+/// down is all that counts.
+async fn lives(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), String> {
+    let mut before = None;
+    let ended = loop {
+        match serve(ground, console.clone(), before.take()).await {
+            Ok(End::Told) => break Ok(()),
+            Ok(End::Anew { why }) => before = Some(why),
+            Err(why) => break Err(why),
+        }
+    };
+    if ground.store.is_shared()
+        && let Err(error) = ground.store.leave().await
+    {
+        tracing::warn!(%error, "others have to find out by themselves that this bot has gone");
+    }
+    ground.store.close().await;
+    ended
+}
+
+/// How a life ended.
+enum End {
+    Told,
+    Anew { why: String },
+}
+
 fn open_console(ground: &Ground) -> Result<Arc<Console>, String> {
     let config = &ground.loaded.config;
     Console::open(ground.owner.clone(), &config.chat.prefix, &config.state_dir).map(Arc::new)
 }
 
-async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), String> {
+async fn serve(
+    ground: &Ground,
+    console: Option<Arc<Console>>,
+    before: Option<String>,
+) -> Result<End, String> {
     let config = &ground.loaded.config;
     let stop = CancellationToken::new();
     let mut adapters = chat::configured(&ground.loaded);
@@ -84,12 +121,23 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
     let listener = web::bind(config.listen)
         .await
         .map_err(|error| error.to_string())?;
+    let lead = match ground.store.is_shared() {
+        true => Lead::stand_by(),
+        false => Lead::alone(),
+    };
+    let assembled = assemble(
+        ground,
+        adapters.clone(),
+        figures.clone(),
+        lead.clone(),
+        stop.clone(),
+    );
     let Assembled {
         bot,
         telling,
         healer,
         news,
-    } = assemble(ground, adapters.clone(), figures.clone(), stop.clone()).await?;
+    } = assembled.await?;
     let pending = Arc::new(web::Pending::default());
     let (web, committing) = web::Web::new(
         bot.store.clone(),
@@ -100,13 +148,83 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
 
     let mut parts = JoinSet::new();
     let teller = tokio::spawn(telling);
-    let (office, token) = (bot.office.clone(), stop.clone());
-    let posting = tokio::spawn(async move { office.run(token).await });
+    let prefix = config.chat.prefix.clone();
+    let (store, office) = (bot.store.clone(), bot.office.clone());
+    let telling_news = healer_shell::tell_all(news, store, office, bot.team_rooms(), prefix);
+    let news_teller = tokio::spawn(telling_news);
     parts.spawn(committing);
     let token = stop.clone();
     parts.spawn(async move { ended("web", web::serve(listener, tls, web, token).await) });
     let (of, dir, token) = (bot.clone(), config.state_dir.clone(), stop.clone());
     parts.spawn(async move { ended("control socket", control::serve(of, &dir, token).await) });
+    let (senses, token) = (bot.senses.clone(), stop.clone());
+    parts.spawn(async move { senses.watch(token).await });
+    if bot.store.is_shared() {
+        among_others(&bot, ground.before.clone(), &mut parts, &stop);
+    }
+    let duty = async {
+        let standing = lead.until_leading().await;
+        let over = on_duty(
+            &bot,
+            Duty {
+                adapters: &adapters,
+                console: console.is_some(),
+                pending,
+                figures,
+                healer,
+                switch: ground.loaded.heartbeat.as_ref(),
+                story: story(&standing, before),
+            },
+            &mut parts,
+            &stop,
+        );
+        over.await?.await;
+        Ok::<_, String>(End::Told)
+    };
+    let how = tokio::select! {
+        told = duty => told,
+        () = signalled(console.is_some()) => Ok(End::Told),
+        why = lead.until_over() => Ok(End::Anew { why }),
+    };
+    tracing::info!("going off duty");
+    stop.cancel();
+    let rest = async {
+        bot.jobs.rest().await;
+        while parts.join_next().await.is_some() {}
+        bot.office.catch_up().await
+    };
+    match tokio::time::timeout(STOP_LIMIT, rest).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "words that waited for the store are lost"),
+        Err(_) => tracing::warn!("some parts did not end in time"),
+    }
+    teller.abort();
+    news_teller.abort();
+    how
+}
+
+/// What is only done by the bot that leads.
+struct Duty<'a> {
+    adapters: &'a [Arc<dyn ChatAdapter>],
+    console: bool,
+    pending: Arc<web::Pending>,
+    figures: Arc<web::Figures>,
+    healer: runbooks::healer::Healer,
+    /// The dead man's switch: its silence says that nobody is on duty.
+    switch: Option<&'a (Secret, Duration)>,
+    /// How it came to lead, if that is worth a word.
+    story: Option<Message>,
+}
+
+/// Takes up everything. The future ends with the console, if there is one.
+async fn on_duty(
+    bot: &Arc<Bot>,
+    duty: Duty<'_>,
+    parts: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> Result<impl Future<Output = ()> + use<>, String> {
+    let (office, token) = (bot.office.clone(), stop.clone());
+    parts.spawn(async move { office.run(token).await });
     let resumed = bot
         .jobs
         .resume_all()
@@ -119,49 +237,103 @@ async fn serve(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), Str
         .map_err(|error| error.to_string())?;
     // The log of the machine is another place: what the audit log said at this moment can be proven with it.
     tracing::info!(head = %head.unwrap_or_default(), "the audit log goes on from here");
-    tracing::info!(site = bot.model.site.name, listen = %config.listen, resumed = resumed.len(), "on duty");
+    let listen_at = bot.config.listen;
+    tracing::info!(site = bot.model.site.name, listen = %listen_at, resumed = resumed.len(), "on duty");
+    let rooms = bot.team_rooms();
+    if let Some(story) = duty.story {
+        let about = Subject("bots".to_owned());
+        let said = bot.office.say(&rooms, &about, &story);
+        said.await.map_err(|error| error.to_string())?;
+    }
     parts.spawn(tidy(bot.clone(), stop.clone()));
-    if let Some(switch) = &ground.loaded.heartbeat {
-        let heart = Heart::new(switch, bot.store.clone(), figures.clone())?;
+    if let Some(switch) = duty.switch {
+        let heart = Heart::new(switch, bot.store.clone(), duty.figures.clone())?;
         parts.spawn(heart.beat(stop.clone()));
     }
-    let rooms = bot.team_rooms();
     let (store, office) = (bot.store.clone(), bot.office.clone());
-    parts.spawn(leases::watch(store, office, rooms.clone(), stop.clone()));
-    let prefix = config.chat.prefix.clone();
-    let telling_news =
-        healer_shell::tell_all(news, bot.store.clone(), bot.office.clone(), rooms, prefix);
-    let news_teller = tokio::spawn(telling_news);
-    parts.spawn(hear_alerts(
-        bot.clone(),
-        pending,
-        figures.clone(),
-        stop.clone(),
-    ));
-    let (senses, token) = (bot.senses.clone(), stop.clone());
-    parts.spawn(async move { senses.watch(token).await });
-    let token = stop.clone();
-    parts.spawn(heal(healer, token));
-    let told_to_stop = listen(&bot, &adapters, console.is_some(), &mut parts, &stop);
+    parts.spawn(leases::watch(store, office, rooms, stop.clone()));
+    if bot.store.is_shared() {
+        let (store, pending) = (bot.store.clone(), duty.pending.clone());
+        parts.spawn(inbox::hear(
+            store,
+            pending,
+            duty.figures.clone(),
+            stop.clone(),
+        ));
+    }
+    let (bot_, token) = (bot.clone(), stop.clone());
+    parts.spawn(hear_alerts(bot_, duty.pending, duty.figures, token));
+    parts.spawn(heal(duty.healer, stop.clone()));
+    Ok(listen(bot, duty.adapters, duty.console, parts, stop))
+}
 
-    tokio::select! {
-        () = told_to_stop => {}
-        () = signalled(console.is_some()) => {}
-    }
-    tracing::info!("going off duty");
-    stop.cancel();
-    let rest = async {
-        bot.jobs.rest().await;
-        while parts.join_next().await.is_some() {}
-        let _ = posting.await;
+/// What a bot does beside its duty where there are several.
+fn among_others(
+    bot: &Arc<Bot>,
+    before: Option<String>,
+    parts: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) {
+    let (send, mut taken) = mpsc::channel(TAKEN);
+    let (store, lead, halt) = (bot.store.clone(), bot.lead.clone(), bot.halt.clone());
+    let keeper = Keeper::new(store, lead, halt, replicas::host_name(), before, send);
+    parts.spawn(keeper.run(stop.clone()));
+    let (desk, token) = (bot.jobs.clone(), stop.clone());
+    parts.spawn(async move {
+        while let Some(Some(jobs)) = token.run_until_cancelled(taken.recv()).await {
+            jobs.iter().for_each(|job| desk.drive(job));
+        }
+    });
+    parts.spawn(tell_away(bot.clone(), stop.clone()));
+}
+
+/// Says once in each life that the store is away; it cannot be said through the store.
+async fn tell_away(bot: Arc<Bot>, stop: CancellationToken) {
+    let mut states = bot.lead.watch();
+    let away = |state: &replicas::State| {
+        state.away.is_some() && matches!(state.standing, Standing::Leads { .. })
     };
-    if tokio::time::timeout(STOP_LIMIT, rest).await.is_err() {
-        tracing::warn!("some parts did not end in time");
+    let long = async {
+        loop {
+            if states.wait_for(away).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            // A moment is not worth a word.
+            tokio::time::sleep(replicas::LEAD_LIMIT).await;
+            if away(&bot.lead.state()) {
+                return;
+            }
+        }
+    };
+    if stop.run_until_cancelled(long).await.is_none() {
+        return;
     }
-    teller.abort();
-    news_teller.abort();
-    bot.store.close().await;
-    Ok(())
+    let message = Message::new(Severity::Bad, "The store is away: no repair is begun")
+        .line("What runs on hosts runs on. Alerts are taken when it is back; their senders come again.")
+        .hint("Commands are not run meanwhile");
+    bot.office.announce(&bot.team_rooms(), &message).await;
+}
+
+/// How this bot came to lead, if people should know.
+fn story(standing: &Standing, before: Option<String>) -> Option<Message> {
+    let host = replicas::host_name();
+    match (standing, before) {
+        (_, Some(why)) => Some(Message::new(
+            Severity::Attention,
+            format!("On duty again on {host}: {why}"),
+        )),
+        (
+            Standing::Leads {
+                from: Some(from), ..
+            },
+            None,
+        ) => Some(
+            Message::new(Severity::Attention, format!("On duty on {host} now"))
+                .line(format!("{from} led before, and has not been heard since"))
+                .line("What it was doing is taken up where it stands."),
+        ),
+        _ => None,
+    }
 }
 
 /// Who may send webhooks.

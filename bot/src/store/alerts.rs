@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::{
     Store, StoreError,
-    error::doing,
+    db::{Lock, Sql, values, without_nul},
+    inbox,
     row::{Reader, micros, to_json},
 };
 
@@ -38,103 +39,122 @@ pub struct AlertRow {
     pub body: Value,
 }
 
+/// What a fold decides.
+pub struct Folded<T> {
+    /// Rows to be written.
+    pub changed: Vec<AlertRow>,
+    /// What the bot that leads is told of it, in the same transaction.
+    pub parcel: Option<(Timestamp, Value)>,
+    pub answer: T,
+}
+
 impl Store {
     /// Reads the known rows of `keys`, lets `fold` decide what to write, and writes it: one transaction, durable when it
     /// returns. What `fold` saw cannot change before it is written.
     pub async fn fold_alerts<T>(
         &self,
         keys: &[AlertKey],
-        fold: impl FnOnce(HashMap<AlertKey, AlertRow>) -> (Vec<AlertRow>, T) + Send,
+        fold: impl FnOnce(HashMap<AlertKey, AlertRow>) -> Folded<T> + Send,
     ) -> Result<T, StoreError> {
         let what = "recording alerts";
+        let clean = |text: &String| without_nul(text.clone());
         let asked: Vec<_> = keys
             .iter()
-            .map(|key| (&key.source, &key.fingerprint))
+            .map(|key| (clean(&key.source), clean(&key.fingerprint)))
             .collect();
         let asked = to_json("alerts", "batch", &asked)?;
-        let mut tx = self.write(what).await?;
-        let rows = sqlx::query(
-            "SELECT a.* FROM json_each(?) k CROSS JOIN alerts a \
-             ON a.source = k.value ->> 0 AND a.fingerprint = k.value ->> 1",
-        )
-        .bind(asked)
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(doing(what))?;
-        let mut known = HashMap::with_capacity(rows.len());
-        for row in &rows {
+        let mut tx = self.db.begin(what, Lock::Alerts).await?;
+        let found = tx.run(what, KNOWN, values![asked]).await?;
+        let mut known = HashMap::with_capacity(found.rows.len());
+        for row in &found.rows {
             let alert = alert(&Reader::new("alert", "fingerprint", row))?;
             known.insert(alert.key.clone(), alert);
         }
-        let (changed, answer) = fold(known);
-        if !changed.is_empty() {
-            sqlx::query(UPSERT)
-                .bind(batch(&changed)?)
-                .execute(&mut *tx)
-                .await
-                .map_err(doing(what))?;
+        let folded = fold(known);
+        if !folded.changed.is_empty() {
+            tx.run(what, UPSERT, values![batch(&folded.changed)?])
+                .await?;
         }
-        tx.commit().await.map_err(doing(what))?;
-        Ok(answer)
+        if let Some((at, parcel)) = &folded.parcel {
+            inbox::put(&mut tx, parcel, *at).await?;
+        }
+        tx.commit(what).await?;
+        Ok(folded.answer)
     }
 
     pub async fn alert(&self, key: &AlertKey) -> Result<Option<AlertRow>, StoreError> {
-        let row = sqlx::query("SELECT * FROM alerts WHERE source = ? AND fingerprint = ?")
-            .bind(&key.source)
-            .bind(&key.fingerprint)
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(doing("reading an alert"))?;
+        let sql = "SELECT * FROM alerts WHERE source = $1 AND fingerprint = $2";
+        let values = values![&key.source, &key.fingerprint];
+        let row = self.db.read("reading an alert", sql, values).await?.first();
         row.map(|row| alert(&Reader::new("alert", "fingerprint", &row)))
             .transpose()
     }
 
     /// Firing alerts, oldest first.
     pub async fn firing_alerts(&self, limit: u32) -> Result<Vec<AlertRow>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM alerts WHERE firing = 1 ORDER BY starts_at LIMIT ?")
-            .bind(limit)
-            .fetch_all(&self.readers)
-            .await
-            .map_err(doing("listing alerts"))?;
-        rows.iter()
-            .map(|row| alert(&Reader::new("alert", "fingerprint", row)))
+        let sql = "SELECT * FROM alerts WHERE firing = 1 ORDER BY starts_at LIMIT $1";
+        let found = self.db.read("listing alerts", sql, values![limit]).await?;
+        let rows = found.rows.iter();
+        rows.map(|row| alert(&Reader::new("alert", "fingerprint", row)))
             .collect()
     }
 
     pub async fn count_firing(&self) -> Result<u64, StoreError> {
-        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM alerts WHERE firing = 1")
-            .fetch_one(&self.readers)
-            .await
-            .map_err(doing("counting alerts"))?;
-        Ok(count.unsigned_abs())
+        let sql = "SELECT 'firing' AS what, count(*) AS firing FROM alerts WHERE firing = 1";
+        let row = self
+            .db
+            .read("counting alerts", sql, values![])
+            .await?
+            .first();
+        let count = row.map(|row| Reader::new("count", "what", &row).get::<i64>("firing"));
+        Ok(count.transpose()?.unwrap_or(0).unsigned_abs())
     }
 
     /// Forgets alerts that were resolved before then; says how many.
     pub async fn prune_alerts(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let pruned = sqlx::query("DELETE FROM alerts WHERE firing = 0 AND updated_at < ?")
-            .bind(micros(before))
-            .execute(&self.writer)
-            .await
-            .map_err(doing("forgetting old alerts"))?;
-        Ok(pruned.rows_affected())
+        let sql = "DELETE FROM alerts WHERE firing = 0 AND updated_at < $1";
+        let values = values![micros(before)];
+        let pruned = self.db.write("forgetting old alerts", sql, values).await?;
+        Ok(pruned.affected)
     }
 }
 
-/// `WHERE true` keeps SQLite from reading `ON CONFLICT` as a join condition.
-const UPSERT: &str = "INSERT INTO alerts (source, fingerprint, name, firing, starts_at, updated_at, body) \
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 \
-    FROM json_each(?) WHERE true \
-    ON CONFLICT (source, fingerprint) DO UPDATE SET name = excluded.name, firing = excluded.firing, \
-    starts_at = excluded.starts_at, updated_at = excluded.updated_at, body = excluded.body";
+/// The rows of the keys in `$1`, a JSON array of pairs.
+const KNOWN: Sql = Sql::each(
+    "SELECT a.* FROM json_each($1) k CROSS JOIN alerts a \
+     ON a.source = k.value ->> 0 AND a.fingerprint = k.value ->> 1",
+    "SELECT a.* FROM json_array_elements(CAST($1 AS json)) AS k (value) JOIN alerts a \
+     ON a.source = k.value ->> 0 AND a.fingerprint = k.value ->> 1",
+);
+
+/// The columns of an alert out of the JSON arrays in `$1`. `WHERE true` keeps SQLite from reading `ON CONFLICT` as a join
+/// condition.
+macro_rules! upsert {
+    ($rows:literal) => {
+        concat!(
+            "INSERT INTO alerts (source, fingerprint, name, firing, starts_at, updated_at, body) \
+             SELECT value ->> 0, value ->> 1, value ->> 2, CAST(value ->> 3 AS BIGINT), \
+             CAST(value ->> 4 AS BIGINT), CAST(value ->> 5 AS BIGINT), value ->> 6 FROM ",
+            $rows,
+            " WHERE true ON CONFLICT (source, fingerprint) DO UPDATE SET name = excluded.name, \
+             firing = excluded.firing, starts_at = excluded.starts_at, updated_at = excluded.updated_at, \
+             body = excluded.body"
+        )
+    };
+}
+const UPSERT: Sql = Sql::each(
+    upsert!("json_each($1)"),
+    upsert!("json_array_elements(CAST($1 AS json)) AS e (value)"),
+);
 
 fn batch(rows: &[AlertRow]) -> Result<String, StoreError> {
     let mut batch = Vec::with_capacity(rows.len());
     for row in rows {
         let body = to_json("alert", &row.key.fingerprint, &row.body)?;
         batch.push(json!([
-            row.key.source,
-            row.key.fingerprint,
-            row.name,
+            without_nul(row.key.source.clone()),
+            without_nul(row.key.fingerprint.clone()),
+            without_nul(row.name.clone()),
             i64::from(row.firing),
             micros(row.starts_at),
             micros(row.updated_at),

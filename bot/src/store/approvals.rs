@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Store, StoreError,
-    error::doing,
+    db::{Lock, Tx, values},
     row::{Reader, micros, to_json},
 };
 
@@ -88,43 +88,40 @@ pub enum DecideError {
 
 impl Store {
     pub async fn request_approval(&self, approval: &Approval) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO approvals (id, digest, requested_by, created_at, expires_at, state, body) \
-             VALUES (?, ?, ?, ?, ?, 'pending', ?)",
-        )
-        .bind(&approval.id)
-        .bind(&approval.digest)
-        .bind(&approval.requested_by)
-        .bind(micros(approval.created_at))
-        .bind(micros(approval.expires_at))
-        .bind(to_json("approval", &approval.id, &approval.body)?)
-        .execute(&self.writer)
-        .await
-        .map_err(doing("recording a request for approval"))?;
+        let sql = "INSERT INTO approvals (id, digest, requested_by, created_at, expires_at, state, body) \
+                   VALUES ($1, $2, $3, $4, $5, 'pending', $6)";
+        let values = values![
+            &approval.id,
+            &approval.digest,
+            &approval.requested_by,
+            micros(approval.created_at),
+            micros(approval.expires_at),
+            to_json("approval", &approval.id, &approval.body)?,
+        ];
+        self.db
+            .write("recording a request for approval", sql, values)
+            .await?;
         Ok(())
     }
 
     pub async fn approval(&self, id: &str) -> Result<Option<Approval>, StoreError> {
-        let row = sqlx::query("SELECT * FROM approvals WHERE id = ?")
-            .bind(id)
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(doing("reading an approval"))?;
+        let sql = "SELECT * FROM approvals WHERE id = $1";
+        let found = self
+            .db
+            .read("reading an approval", sql, values![id])
+            .await?;
+        let row = found.first();
         row.map(|row| approval(&Reader::new("approval", "id", &row)))
             .transpose()
     }
 
     /// Requests that can still be decided, oldest first.
     pub async fn open_approvals(&self, now: Timestamp) -> Result<Vec<Approval>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM approvals WHERE state = 'pending' AND expires_at > ? ORDER BY created_at",
-        )
-        .bind(micros(now))
-        .fetch_all(&self.readers)
-        .await
-        .map_err(doing("listing approvals"))?;
-        rows.iter()
-            .map(|row| approval(&Reader::new("approval", "id", row)))
+        let sql = "SELECT * FROM approvals WHERE state = 'pending' AND expires_at > $1 ORDER BY created_at";
+        let values = values![micros(now)];
+        let found = self.db.read("listing approvals", sql, values).await?;
+        let rows = found.rows.iter();
+        rows.map(|row| approval(&Reader::new("approval", "id", row)))
             .collect()
     }
 
@@ -140,7 +137,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Approval, DecideError> {
         let what = "recording a decision";
-        let mut tx = self.write(what).await?;
+        let mut tx = self.db.begin(what, Lock::Approval(id)).await?;
         let mut found = in_transaction(&mut tx, id).await?;
         found.decidable(now)?;
         found.state = if approve {
@@ -148,15 +145,11 @@ impl Store {
         } else {
             ApprovalState::Denied
         };
-        sqlx::query("UPDATE approvals SET state = ?, decided_by = ?, decided_at = ? WHERE id = ?")
-            .bind(if approve { "approved" } else { "denied" })
-            .bind(by)
-            .bind(micros(now))
-            .bind(id)
-            .execute(&mut *tx)
-            .await
-            .map_err(doing(what))?;
-        tx.commit().await.map_err(doing(what))?;
+        let sql = "UPDATE approvals SET state = $1, decided_by = $2, decided_at = $3 WHERE id = $4";
+        let state = if approve { "approved" } else { "denied" };
+        tx.run(what, sql, values![state, by, micros(now), id])
+            .await?;
+        tx.commit(what).await?;
         found.decided_by = Some(by.to_owned());
         found.decided_at = Some(now);
         Ok(found)
@@ -173,7 +166,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Approval, DecideError> {
         let what = "using an approval";
-        let mut tx = self.write(what).await?;
+        let mut tx = self.db.begin(what, Lock::Approval(id)).await?;
         let mut found = in_transaction(&mut tx, id).await?;
         if found.state != ApprovalState::Approved {
             return Err(DecideError::NotApproved {
@@ -194,27 +187,20 @@ impl Store {
                 found: digest.to_owned(),
             });
         }
-        sqlx::query("UPDATE approvals SET state = 'used' WHERE id = ?")
-            .bind(id)
-            .execute(&mut *tx)
-            .await
-            .map_err(doing(what))?;
-        tx.commit().await.map_err(doing(what))?;
+        let sql = "UPDATE approvals SET state = 'used' WHERE id = $1";
+        tx.run(what, sql, values![id]).await?;
+        tx.commit(what).await?;
         found.state = ApprovalState::Used;
         Ok(found)
     }
 }
 
-pub(super) async fn in_transaction(
-    tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
-    id: &str,
-) -> Result<Approval, DecideError> {
-    let row = sqlx::query("SELECT * FROM approvals WHERE id = ?")
-        .bind(id)
-        .fetch_optional(&mut **tx)
-        .await
-        .map_err(doing("reading an approval"))?;
-    let row = row.ok_or_else(|| DecideError::Unknown(id.to_owned()))?;
+pub(super) async fn in_transaction(tx: &mut Tx, id: &str) -> Result<Approval, DecideError> {
+    let sql = "SELECT * FROM approvals WHERE id = $1";
+    let found = tx.run("reading an approval", sql, values![id]).await?;
+    let row = found
+        .first()
+        .ok_or_else(|| DecideError::Unknown(id.to_owned()))?;
     Ok(approval(&Reader::new("approval", "id", &row))?)
 }
 

@@ -4,11 +4,10 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::{Sqlite, Transaction};
 
 use super::{
     Store, StoreError,
-    error::doing,
+    db::{Lock, Tx, values, without_nul},
     row::{Reader, micros, to_json},
 };
 use crate::audit::{Head, Kept, link};
@@ -31,21 +30,20 @@ impl Store {
     /// Adds an entry to the chain; durable when it returns.
     pub async fn audit(&self, entry: &AuditEntry) -> Result<(), StoreError> {
         let what = "recording an audit entry";
-        let mut tx = self.write(what).await?;
+        let mut tx = self.db.begin(what, Lock::Rows).await?;
         chain(&mut tx, entry).await?;
-        tx.commit().await.map_err(doing(what))
+        tx.commit(what).await
     }
 
     /// Entries after number `after`, oldest first, exactly as they are kept.
     pub async fn audit_kept(&self, after: i64, limit: u32) -> Result<Vec<Kept>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM audit WHERE id > $1 ORDER BY id LIMIT $2")
-            .bind(after)
-            .bind(i64::from(limit))
-            .fetch_all(&self.readers)
-            .await
-            .map_err(doing("reading the audit log"))?;
-        rows.iter()
-            .map(|row| kept(&Reader::new("audit entry", "target", row)))
+        let sql = "SELECT * FROM audit WHERE id > $1 ORDER BY id LIMIT $2";
+        let found = self
+            .db
+            .read("reading the audit log", sql, values![after, limit])
+            .await?;
+        let rows = found.rows.iter();
+        rows.map(|row| kept(&Reader::new("audit entry", "target", row)))
             .collect()
     }
 
@@ -63,14 +61,15 @@ impl Store {
         job: &str,
         position: i64,
     ) -> Result<Option<String>, StoreError> {
-        let text: Option<String> =
-            sqlx::query_scalar("SELECT event FROM job_events WHERE job = $1 AND position = $2")
-                .bind(job)
-                .bind(position)
-                .fetch_optional(&self.readers)
-                .await
-                .map_err(doing("reading the journal"))?;
-        Ok(text.map(|text| sha256(&text)))
+        let sql = "SELECT job, event FROM job_events WHERE job = $1 AND position = $2";
+        let found = self
+            .db
+            .read("reading the journal", sql, values![job, position])
+            .await?;
+        let text = found
+            .first()
+            .map(|row| Reader::new("event", "job", &row).get::<String>("event"));
+        Ok(text.transpose()?.map(|text| sha256(&text)))
     }
 
     /// The newest entries, newest first; of one target if named.
@@ -79,15 +78,11 @@ impl Store {
         target: Option<&str>,
         limit: u32,
     ) -> Result<Vec<AuditEntry>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM audit WHERE ?1 IS NULL OR target = ?1 ORDER BY id DESC LIMIT ?2",
-        )
-        .bind(target)
-        .bind(limit)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(doing("reading the audit log"))?;
-        rows.iter()
+        let sql = "SELECT * FROM audit WHERE $1 IS NULL OR target = $1 ORDER BY id DESC LIMIT $2";
+        let values = values![target, limit];
+        let found = self.db.read("reading the audit log", sql, values).await?;
+        let entries = found.rows.iter();
+        entries
             .map(|row| entry(&Reader::new("audit entry", "target", row)))
             .collect()
     }
@@ -129,71 +124,57 @@ pub(super) fn sha256(text: &str) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Adds an entry as a part of what it is about: both are kept, or neither.
-pub(super) async fn chain(
-    tx: &mut Transaction<'static, Sqlite>,
-    entry: &AuditEntry,
-) -> Result<(), StoreError> {
+/// Adds an entry as a part of what it is about: both are kept, or neither. The last thing that a transaction takes a lock for, so that
+/// no two wait for each other.
+pub(super) async fn chain(tx: &mut Tx, entry: &AuditEntry) -> Result<(), StoreError> {
     let what = "recording an audit entry";
-    // One statement that reads the head and holds it until the end of the transaction: whoever else writes waits, so there is one
-    // chain in the order of commits.
-    let found: String = sqlx::query_scalar(
-        "INSERT INTO kv (space, key, value) VALUES ($1, $2, '') \
-         ON CONFLICT (space, key) DO UPDATE SET value = kv.value RETURNING value",
-    )
-    .bind(HEAD.0)
-    .bind(HEAD.1)
-    .fetch_one(&mut **tx)
-    .await
-    .map_err(doing(what))?;
-    let before = match found.as_str() {
-        "" => before_the_chain(tx).await?,
-        text => head(text)?,
+    // One statement that reads the head and holds its row until the end of the transaction: whoever else writes waits, so there is
+    // one chain in the order of commits.
+    let sql = "INSERT INTO kv (space, key, value) VALUES ($1, $2, '') \
+               ON CONFLICT (space, key) DO UPDATE SET value = kv.value RETURNING key, value";
+    let held = tx.run(what, sql, values![HEAD.0, HEAD.1]).await?.first();
+    let found = held.map(|row| Reader::new("value", "key", &row).get::<String>("value"));
+    let before = match found.transpose()?.as_deref() {
+        None | Some("") => before_the_chain(tx).await?,
+        Some(text) => head(text)?,
     };
-    let mut new = Kept {
+    let new = Kept {
         number: before.number + 1,
         at: micros(entry.at),
-        who: entry.who.clone(),
-        action: entry.action.clone(),
-        target: entry.target.clone(),
+        // As every database keeps them: the hash covers what is read again.
+        who: without_nul(entry.who.clone()),
+        action: without_nul(entry.action.clone()),
+        target: without_nul(entry.target.clone()),
         body: to_json("audit entry", &entry.target, &entry.body)?,
         hash: None,
     };
     let hash = link(&before.hash, &new);
-    sqlx::query(
-        "INSERT INTO audit (id, at, who, action, target, body, hash) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-    )
-    .bind(new.number)
-    .bind(new.at)
-    .bind(std::mem::take(&mut new.who))
-    .bind(std::mem::take(&mut new.action))
-    .bind(std::mem::take(&mut new.target))
-    .bind(std::mem::take(&mut new.body))
-    .bind(&hash)
-    .execute(&mut **tx)
-    .await
-    .map_err(doing(what))?;
     let head = Head {
         number: new.number,
-        hash,
+        hash: hash.clone(),
     };
-    sqlx::query("UPDATE kv SET value = $1 WHERE space = $2 AND key = $3")
-        .bind(head.to_string())
-        .bind(HEAD.0)
-        .bind(HEAD.1)
-        .execute(&mut **tx)
-        .await
-        .map_err(doing(what))?;
+    let sql = "INSERT INTO audit (id, at, who, action, target, body, hash) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let values = values![
+        new.number, new.at, new.who, new.action, new.target, new.body, hash
+    ];
+    tx.run(what, sql, values).await?;
+    let sql = "UPDATE kv SET value = $1 WHERE space = $2 AND key = $3";
+    tx.run(what, sql, values![head.to_string(), HEAD.0, HEAD.1])
+        .await?;
     Ok(())
 }
 
 /// What the first chained entry follows: all that was written before there was a chain.
-async fn before_the_chain(tx: &mut Transaction<'static, Sqlite>) -> Result<Head, StoreError> {
-    let rows = sqlx::query("SELECT * FROM audit ORDER BY id")
-        .fetch_all(&mut **tx)
-        .await;
+async fn before_the_chain(tx: &mut Tx) -> Result<Head, StoreError> {
+    let found = tx
+        .run(
+            "reading the audit log",
+            "SELECT * FROM audit ORDER BY id",
+            values![],
+        )
+        .await?;
     let mut end = Head::default();
-    for row in &rows.map_err(doing("reading the audit log"))? {
+    for row in &found.rows {
         let kept = kept(&Reader::new("audit entry", "target", row))?;
         end = Head {
             number: kept.number,

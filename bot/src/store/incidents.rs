@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Store, StoreError,
-    error::doing,
+    db::values,
     row::{Reader, micros, to_json},
 };
 
@@ -25,29 +25,30 @@ pub struct IncidentRow {
 impl Store {
     /// Adds or replaces an incident; durable when it returns.
     pub async fn put_incident(&self, incident: &IncidentRow) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT OR REPLACE INTO incidents (id, state, service, runbook, opened_at, closed_at, body) \
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(&incident.id)
-        .bind(&incident.state)
-        .bind(&incident.service)
-        .bind(&incident.runbook)
-        .bind(micros(incident.opened_at))
-        .bind(incident.closed_at.map(micros))
-        .bind(to_json("incident", &incident.id, &incident.body)?)
-        .execute(&self.writer)
-        .await
-        .map_err(doing("recording an incident"))?;
+        let sql = "INSERT INTO incidents (id, state, service, runbook, opened_at, closed_at, body) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO UPDATE SET state = excluded.state, \
+                   service = excluded.service, runbook = excluded.runbook, opened_at = excluded.opened_at, \
+                   closed_at = excluded.closed_at, body = excluded.body";
+        let values = values![
+            &incident.id,
+            &incident.state,
+            &incident.service,
+            &incident.runbook,
+            micros(incident.opened_at),
+            incident.closed_at.map(micros),
+            to_json("incident", &incident.id, &incident.body)?,
+        ];
+        self.db.write("recording an incident", sql, values).await?;
         Ok(())
     }
 
     pub async fn incident(&self, id: &str) -> Result<Option<IncidentRow>, StoreError> {
-        let row = sqlx::query("SELECT * FROM incidents WHERE id = ?")
-            .bind(id)
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(doing("reading an incident"))?;
+        let sql = "SELECT * FROM incidents WHERE id = $1";
+        let found = self
+            .db
+            .read("reading an incident", sql, values![id])
+            .await?;
+        let row = found.first();
         row.map(|row| incident(&Reader::new("incident", "id", &row)))
             .transpose()
     }
@@ -55,10 +56,9 @@ impl Store {
     /// Oldest first.
     pub async fn open_incidents(&self) -> Result<Vec<IncidentRow>, StoreError> {
         let sql = "SELECT * FROM incidents WHERE closed_at IS NULL ORDER BY opened_at";
-        let rows = sqlx::query(sql).fetch_all(&self.readers).await;
-        let rows = rows.map_err(doing("listing incidents"))?;
-        rows.iter()
-            .map(|row| incident(&Reader::new("incident", "id", row)))
+        let found = self.db.read("listing incidents", sql, values![]).await?;
+        let rows = found.rows.iter();
+        rows.map(|row| incident(&Reader::new("incident", "id", row)))
             .collect()
     }
 
@@ -68,16 +68,11 @@ impl Store {
         since: Timestamp,
         limit: u32,
     ) -> Result<Vec<IncidentRow>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM incidents WHERE opened_at >= ? ORDER BY opened_at DESC LIMIT ?",
-        )
-        .bind(micros(since))
-        .bind(limit)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(doing("listing incidents"))?;
-        rows.iter()
-            .map(|row| incident(&Reader::new("incident", "id", row)))
+        let sql = "SELECT * FROM incidents WHERE opened_at >= $1 ORDER BY opened_at DESC LIMIT $2";
+        let values = values![micros(since), limit];
+        let found = self.db.read("listing incidents", sql, values).await?;
+        let rows = found.rows.iter();
+        rows.map(|row| incident(&Reader::new("incident", "id", row)))
             .collect()
     }
 }

@@ -6,11 +6,10 @@ use deploy_engine::job::{
 };
 use jiff::Timestamp;
 use serde::Serialize;
-use sqlx::Row;
 
 use super::{
     Store, StoreError, audit,
-    error::doing,
+    db::{Done, Lock, Tx, values},
     row::{Reader, micros, to_json},
     steps,
 };
@@ -33,23 +32,23 @@ impl Store {
     /// The newest jobs, newest first; with `open` only those that have not finished.
     pub async fn jobs(&self, open: bool, limit: u32) -> Result<Vec<JobSummary>, StoreError> {
         let sql = if open {
-            "SELECT * FROM jobs WHERE finished_at IS NULL ORDER BY created_at DESC, id DESC LIMIT ?"
+            "SELECT * FROM jobs WHERE finished_at IS NULL ORDER BY created_at DESC, id DESC LIMIT $1"
         } else {
-            "SELECT * FROM jobs ORDER BY created_at DESC, id DESC LIMIT ?"
+            "SELECT * FROM jobs ORDER BY created_at DESC, id DESC LIMIT $1"
         };
-        let rows = sqlx::query(sql).bind(limit).fetch_all(&self.readers).await;
-        let rows = rows.map_err(doing("listing jobs"))?;
-        rows.iter()
-            .map(|row| summary(&Reader::new("job", "id", row)))
+        let found = self.db.read("listing jobs", sql, values![limit]).await?;
+        let rows = found.rows.iter();
+        rows.map(|row| summary(&Reader::new("job", "id", row)))
             .collect()
     }
 
     pub async fn job(&self, id: &JobId) -> Result<Option<JobSummary>, StoreError> {
-        let row = sqlx::query("SELECT * FROM jobs WHERE id = ?")
-            .bind(&id.0)
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(doing("reading a job"))?;
+        let sql = "SELECT * FROM jobs WHERE id = $1";
+        let row = self
+            .db
+            .read("reading a job", sql, values![&id.0])
+            .await?
+            .first();
         row.map(|row| summary(&Reader::new("job", "id", &row)))
             .transpose()
     }
@@ -73,49 +72,24 @@ impl Store {
             )));
         };
         let what = "recording a new job";
-        let mut tx = self.write(what).await.map_err(storage)?;
-        let inserted = sqlx::query(
-            "INSERT INTO jobs (id, kind, title, scope, requested_by, created_at, length) \
-             VALUES (?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO NOTHING",
-        )
-        .bind(&job.0)
-        .bind(kind_word(kind))
-        .bind(title)
-        .bind(scope)
-        .bind(requested_by)
-        .bind(micros(at))
-        .execute(&mut *tx)
-        .await
-        .map_err(|error| storage(doing(what)(error)))?;
-        if inserted.rows_affected() == 0 {
+        let mut tx = self.db.begin(what, Lock::Rows).await.map_err(storage)?;
+        let sql = "INSERT INTO jobs (id, kind, title, scope, requested_by, created_at, length, driver) \
+                   VALUES ($1, $2, $3, $4, $5, $6, 1, $7) ON CONFLICT DO NOTHING";
+        let values = values![
+            &job.0,
+            kind_word(kind),
+            title,
+            scope,
+            requested_by,
+            micros(at),
+            self.replica(),
+        ];
+        let inserted = tx.run(what, sql, values).await.map_err(storage)?;
+        if inserted.affected == 0 {
             return Err(JournalError::Exists(job.clone()));
         }
-        self.insert_event(&mut tx, job, 0, at, created).await?;
-        tx.commit()
-            .await
-            .map_err(|error| storage(doing(what)(error)))
-    }
-
-    async fn insert_event(
-        &self,
-        tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
-        job: &JobId,
-        position: u64,
-        at: Timestamp,
-        event: &JobEvent,
-    ) -> Result<(), JournalError> {
-        let body = to_json("event of job", &job.0, event).map_err(storage)?;
-        let entry = steps::entry(job, position, at, event, &body);
-        audit::chain(tx, &entry).await.map_err(storage)?;
-        sqlx::query("INSERT INTO job_events (job, position, at, event) VALUES (?, ?, ?, ?)")
-            .bind(&job.0)
-            .bind(signed(position))
-            .bind(micros(at))
-            .bind(body)
-            .execute(&mut **tx)
-            .await
-            .map_err(|error| storage(doing("recording an event")(error)))?;
-        Ok(())
+        insert_event(&mut tx, job, 0, at, created).await?;
+        tx.commit(what).await.map_err(storage)
     }
 
     async fn append_event(
@@ -133,33 +107,23 @@ impl Store {
             ),
             _ => (None, None),
         };
-        let mut tx = self.write(what).await.map_err(storage)?;
-        let updated = sqlx::query(
-            "UPDATE jobs SET length = length + 1, finished_at = ?, result = ? \
-             WHERE id = ? AND length = ? AND finished_at IS NULL",
-        )
-        .bind(finished_at)
-        .bind(result)
-        .bind(&job.0)
-        .bind(signed(length))
-        .execute(&mut *tx)
-        .await
-        .map_err(|error| storage(doing(what)(error)))?;
-        if updated.rows_affected() == 0 {
+        let mut tx = self.db.begin(what, Lock::Rows).await.map_err(storage)?;
+        let sql = "UPDATE jobs SET length = length + 1, finished_at = $1, result = $2 \
+                   WHERE id = $3 AND length = $4 AND finished_at IS NULL";
+        let values = values![finished_at, result, &job.0, signed(length)];
+        let updated = tx.run(what, sql, values).await.map_err(storage)?;
+        if updated.affected == 0 {
             return Err(why_not_appended(&mut tx, job, length).await);
         }
-        self.insert_event(&mut tx, job, length, at, event).await?;
-        tx.commit()
-            .await
-            .map_err(|error| storage(doing(what)(error)))
+        insert_event(&mut tx, job, length, at, event).await?;
+        tx.commit(what).await.map_err(storage)
     }
 
     async fn load_events(&self, job: &JobId) -> Result<Vec<(Timestamp, JobEvent)>, JournalError> {
-        let rows = sqlx::query("SELECT at, event FROM job_events WHERE job = ? ORDER BY position")
-            .bind(&job.0)
-            .fetch_all(&self.readers)
-            .await
-            .map_err(|error| storage(doing("reading a job's events")(error)))?;
+        let sql = "SELECT at, event FROM job_events WHERE job = $1 ORDER BY position";
+        let what = "reading a job's events";
+        let found = self.db.read(what, sql, values![&job.0]).await;
+        let rows = found.map_err(storage)?.rows;
         if rows.is_empty() {
             return Err(JournalError::Unknown(job.clone()));
         }
@@ -210,13 +174,17 @@ impl Journal for Store {
     }
 
     async fn unfinished(&self) -> Result<Vec<JobId>, JournalError> {
-        let ids: Vec<String> = sqlx::query_scalar(
-            "SELECT id FROM jobs WHERE finished_at IS NULL ORDER BY created_at, id",
-        )
-        .fetch_all(&self.readers)
-        .await
-        .map_err(|error| storage(doing("listing unfinished jobs")(error)))?;
-        Ok(ids.into_iter().map(JobId).collect())
+        let sql = "SELECT id FROM jobs WHERE finished_at IS NULL ORDER BY created_at, id";
+        let found = self
+            .db
+            .read("listing unfinished jobs", sql, values![])
+            .await;
+        let rows = found.map_err(storage)?.rows;
+        let id = |row| Reader::new("job", "id", row).get("id").map(JobId);
+        rows.iter()
+            .map(id)
+            .collect::<Result<_, _>>()
+            .map_err(storage)
     }
 
     async fn acquire(
@@ -238,22 +206,36 @@ impl Journal for Store {
     }
 }
 
-async fn why_not_appended(
-    tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
+async fn insert_event(
+    tx: &mut Tx,
     job: &JobId,
-    expected: u64,
-) -> JournalError {
-    let found = sqlx::query("SELECT length FROM jobs WHERE id = ?")
-        .bind(&job.0)
-        .fetch_optional(&mut **tx)
-        .await;
-    match found {
-        Err(error) => storage(doing("recording an event")(error)),
-        Ok(None) => JournalError::Unknown(job.clone()),
-        Ok(Some(row)) => JournalError::Conflict {
+    position: u64,
+    at: Timestamp,
+    event: &JobEvent,
+) -> Result<(), JournalError> {
+    let body = to_json("event of job", &job.0, event).map_err(storage)?;
+    let entry = steps::entry(job, position, at, event, &body);
+    let sql = "INSERT INTO job_events (job, position, at, event) VALUES ($1, $2, $3, $4)";
+    let values = values![&job.0, signed(position), micros(at), body];
+    let inserted = tx.run("recording an event", sql, values).await;
+    inserted.map_err(storage)?;
+    audit::chain(tx, &entry).await.map_err(storage)
+}
+
+async fn why_not_appended(tx: &mut Tx, job: &JobId, expected: u64) -> JournalError {
+    let sql = "SELECT id, length FROM jobs WHERE id = $1";
+    let found = tx.run("recording an event", sql, values![&job.0]).await;
+    let row = match found.map(Done::first) {
+        Err(error) => return storage(error),
+        Ok(None) => return JournalError::Unknown(job.clone()),
+        Ok(Some(row)) => row,
+    };
+    match Reader::new("job", "id", &row).get::<i64>("length") {
+        Err(error) => storage(error),
+        Ok(found) => JournalError::Conflict {
             job: job.clone(),
             expected,
-            found: u64::try_from(row.get::<i64, _>("length")).unwrap_or(0),
+            found: found.unsigned_abs(),
         },
     }
 }

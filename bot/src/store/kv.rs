@@ -1,44 +1,63 @@
 //! Single values: chat sync positions, `!halt`, watermarks.
 
-use super::{Store, StoreError, error::doing};
+use super::{Store, StoreError, db::values, row::Reader};
 
 impl Store {
     pub async fn put(&self, space: &str, key: &str, value: &str) -> Result<(), StoreError> {
-        sqlx::query("INSERT OR REPLACE INTO kv (space, key, value) VALUES (?, ?, ?)")
-            .bind(space)
-            .bind(key)
-            .bind(value)
-            .execute(&self.writer)
-            .await
-            .map_err(doing("recording a value"))?;
+        let sql = "INSERT INTO kv (space, key, value) VALUES ($1, $2, $3) \
+                   ON CONFLICT (space, key) DO UPDATE SET value = excluded.value";
+        let values = values![space, key, value];
+        self.db.write("recording a value", sql, values).await?;
         Ok(())
     }
 
+    /// Records a value unless there is one; the one that is there afterwards.
+    pub async fn put_once(
+        &self,
+        space: &str,
+        key: &str,
+        value: &str,
+    ) -> Result<String, StoreError> {
+        let sql = "INSERT INTO kv (space, key, value) VALUES ($1, $2, $3) \
+                   ON CONFLICT (space, key) DO UPDATE SET value = kv.value RETURNING key, value";
+        let values = values![space, key, value];
+        let row = self
+            .db
+            .write("recording a value", sql, values)
+            .await?
+            .first();
+        let kept = row.map(|row| Reader::new("value", "key", &row).get("value"));
+        Ok(kept.transpose()?.unwrap_or_else(|| value.to_owned()))
+    }
+
     pub async fn get(&self, space: &str, key: &str) -> Result<Option<String>, StoreError> {
-        sqlx::query_scalar("SELECT value FROM kv WHERE space = ? AND key = ?")
-            .bind(space)
-            .bind(key)
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(doing("reading a value"))
+        let sql = "SELECT key, value FROM kv WHERE space = $1 AND key = $2";
+        let found = self
+            .db
+            .read("reading a value", sql, values![space, key])
+            .await?;
+        found
+            .first()
+            .map(|row| Reader::new("value", "key", &row).get("value"))
+            .transpose()
     }
 
     /// All values of a space, by key.
     pub async fn list(&self, space: &str) -> Result<Vec<(String, String)>, StoreError> {
-        sqlx::query_as("SELECT key, value FROM kv WHERE space = ? ORDER BY key")
-            .bind(space)
-            .fetch_all(&self.readers)
-            .await
-            .map_err(doing("reading values"))
+        let sql = "SELECT key, value FROM kv WHERE space = $1 ORDER BY key";
+        let found = self.db.read("reading values", sql, values![space]).await?;
+        let pair = |row| {
+            let reader = Reader::new("value", "key", row);
+            Ok((reader.get("key")?, reader.get("value")?))
+        };
+        found.rows.iter().map(pair).collect()
     }
 
     pub async fn delete(&self, space: &str, key: &str) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM kv WHERE space = ? AND key = ?")
-            .bind(space)
-            .bind(key)
-            .execute(&self.writer)
-            .await
-            .map_err(doing("deleting a value"))?;
+        let sql = "DELETE FROM kv WHERE space = $1 AND key = $2";
+        self.db
+            .write("deleting a value", sql, values![space, key])
+            .await?;
         Ok(())
     }
 }

@@ -2,24 +2,24 @@
 
 use deploy_engine::job::{JobId, Lease, LeaseError, LeaseRecord, next_token, scopes_conflict};
 use jiff::Timestamp;
-use sqlx::{Sqlite, Transaction};
 
 use super::{
     Store, StoreError,
-    error::doing,
+    db::{Lock, Tx, values},
     row::{Reader, micros},
 };
 
 /// Leases whose jobs have not finished; a lease whose job is unknown counts too (refuse is the default).
 const HELD: &str = "SELECT l.* FROM leases l LEFT JOIN jobs j ON j.id = l.job WHERE j.finished_at IS NULL ORDER BY l.scope";
 
+const TAKING: &str = "taking a lease";
+
 impl Store {
     /// All leases of unfinished jobs: what `status` shows and what pages when one is not renewed.
     pub async fn leases(&self) -> Result<Vec<LeaseRecord>, StoreError> {
-        let rows = sqlx::query(HELD).fetch_all(&self.readers).await;
-        let rows = rows.map_err(doing("listing leases"))?;
-        rows.iter()
-            .map(|row| record(&Reader::new("lease", "scope", row)))
+        let found = self.db.read("listing leases", HELD, values![]).await?;
+        let rows = found.rows.iter();
+        rows.map(|row| record(&Reader::new("lease", "scope", row)))
             .collect()
     }
 
@@ -30,7 +30,7 @@ impl Store {
         job: &JobId,
         now: Timestamp,
     ) -> Result<Lease, LeaseError> {
-        let mut tx = self.write("taking a lease").await.map_err(storage)?;
+        let mut tx = self.db.begin(TAKING, Lock::Leases).await.map_err(storage)?;
         let held = held(&mut tx).await.map_err(storage)?;
         let conflict = held
             .into_iter()
@@ -45,8 +45,7 @@ impl Store {
         let lease = grant(&mut tx, scope, holder, job, now)
             .await
             .map_err(storage)?;
-        let committed = tx.commit().await.map_err(doing("taking a lease"));
-        committed.map_err(storage)?;
+        tx.commit(TAKING).await.map_err(storage)?;
         Ok(lease)
     }
 
@@ -55,17 +54,10 @@ impl Store {
         lease: &Lease,
         now: Timestamp,
     ) -> Result<(), LeaseError> {
-        let renewed = sqlx::query(
-            "UPDATE leases SET renewed_at = ? WHERE scope = ? AND token = ? AND job = ?",
-        )
-        .bind(micros(now))
-        .bind(&lease.scope)
-        .bind(signed(lease.token))
-        .bind(&lease.job.0)
-        .execute(&self.writer)
-        .await
-        .map_err(|error| storage(doing("renewing a lease")(error)))?;
-        if renewed.rows_affected() == 1 {
+        let sql = "UPDATE leases SET renewed_at = $1 WHERE scope = $2 AND token = $3 AND job = $4";
+        let values = values![micros(now), &lease.scope, signed(lease.token), &lease.job.0];
+        let renewed = self.db.write("renewing a lease", sql, values).await;
+        if renewed.map_err(storage)?.affected == 1 {
             return Ok(());
         }
         Err(LeaseError::Lost {
@@ -75,55 +67,42 @@ impl Store {
     }
 
     pub(super) async fn release_lease(&self, lease: &Lease) -> Result<(), LeaseError> {
-        sqlx::query("DELETE FROM leases WHERE scope = ? AND token = ? AND job = ?")
-            .bind(&lease.scope)
-            .bind(signed(lease.token))
-            .bind(&lease.job.0)
-            .execute(&self.writer)
-            .await
-            .map_err(|error| storage(doing("releasing a lease")(error)))?;
-        Ok(())
+        let sql = "DELETE FROM leases WHERE scope = $1 AND token = $2 AND job = $3";
+        let values = values![&lease.scope, signed(lease.token), &lease.job.0];
+        let released = self.db.write("releasing a lease", sql, values).await;
+        released.map(drop).map_err(storage)
     }
 }
 
-async fn held(tx: &mut Transaction<'static, Sqlite>) -> Result<Vec<LeaseRecord>, StoreError> {
-    let rows = sqlx::query(HELD).fetch_all(&mut **tx).await;
-    let rows = rows.map_err(doing("taking a lease"))?;
-    rows.iter()
-        .map(|row| record(&Reader::new("lease", "scope", row)))
+async fn held(tx: &mut Tx) -> Result<Vec<LeaseRecord>, StoreError> {
+    let found = tx.run(TAKING, HELD, values![]).await?;
+    let rows = found.rows.iter();
+    rows.map(|row| record(&Reader::new("lease", "scope", row)))
         .collect()
 }
 
 async fn grant(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     scope: &str,
     holder: &str,
     job: &JobId,
     now: Timestamp,
 ) -> Result<Lease, StoreError> {
-    let failed = doing("taking a lease");
-    let last: Option<i64> = sqlx::query_scalar("SELECT last FROM tokens WHERE scope = ?")
-        .bind(scope)
-        .fetch_optional(&mut **tx)
-        .await
-        .map_err(&failed)?;
+    let sql = "SELECT scope, last FROM tokens WHERE scope = $1";
+    let last = tx.run(TAKING, sql, values![scope]).await?.first();
+    let last: Option<i64> = last
+        .map(|row| Reader::new("token", "scope", &row).get("last"))
+        .transpose()?;
     let token = next_token(last.map_or(0, i64::unsigned_abs), now);
-    sqlx::query("INSERT OR REPLACE INTO tokens (scope, last) VALUES (?, ?)")
-        .bind(scope)
-        .bind(signed(token))
-        .execute(&mut **tx)
-        .await
-        .map_err(&failed)?;
-    sqlx::query("INSERT OR REPLACE INTO leases (scope, token, holder, job, acquired_at, renewed_at) VALUES (?, ?, ?, ?, ?, ?)")
-        .bind(scope)
-        .bind(signed(token))
-        .bind(holder)
-        .bind(&job.0)
-        .bind(micros(now))
-        .bind(micros(now))
-        .execute(&mut **tx)
-        .await
-        .map_err(&failed)?;
+    let sql = "INSERT INTO tokens (scope, last) VALUES ($1, $2) \
+               ON CONFLICT (scope) DO UPDATE SET last = excluded.last";
+    tx.run(TAKING, sql, values![scope, signed(token)]).await?;
+    let sql = "INSERT INTO leases (scope, token, holder, job, acquired_at, renewed_at) \
+               VALUES ($1, $2, $3, $4, $5, $5) ON CONFLICT (scope) DO UPDATE SET token = excluded.token, \
+               holder = excluded.holder, job = excluded.job, acquired_at = excluded.acquired_at, \
+               renewed_at = excluded.renewed_at";
+    let values = values![scope, signed(token), holder, &job.0, micros(now)];
+    tx.run(TAKING, sql, values).await?;
     Ok(Lease {
         scope: scope.to_owned(),
         token,

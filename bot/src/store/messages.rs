@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     Store, StoreError,
-    error::doing,
+    db::{Sql, values},
     row::{Reader, micros, to_json},
 };
 
@@ -47,6 +47,18 @@ pub enum Urgency {
     Story,
 }
 
+/// Messages that wait for an adapter (`$1`) now (`$2`), at most `$3`, seen by bot `$4`, in an order.
+macro_rules! pending {
+    ($order:literal) => {
+        concat!(
+            "SELECT * FROM messages WHERE wanted > sent AND next_try <= $2 \
+             AND (claimed_until <= $2 OR claimed_by = $4) AND substr(room, 1, length($1) + 1) = $1 || ':' ORDER BY ",
+            $order,
+            " LIMIT $3"
+        )
+    };
+}
+
 impl Store {
     /// Wants `body` shown for a subject; the same body again wants nothing. Says which revision it is.
     pub async fn say(
@@ -56,27 +68,21 @@ impl Store {
         body: &Value,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        let revision: i64 = sqlx::query_scalar(
-            "INSERT INTO messages (room, subject, wanted, sent, severity, changed_at, body) \
-             VALUES (?1, ?2, 1, 0, ?3, ?4, ?5) ON CONFLICT (room, subject) DO UPDATE SET \
-             wanted = wanted + (body <> excluded.body), severity = excluded.severity, \
-             changed_at = CASE WHEN wanted > sent THEN changed_at ELSE excluded.changed_at END, \
-             tries = CASE WHEN body <> excluded.body THEN 0 ELSE tries END, \
-             next_try = CASE WHEN body <> excluded.body AND tries = 0 THEN 0 ELSE next_try END, \
-             body = excluded.body RETURNING wanted",
-        )
-        .bind(&key.room)
-        .bind(&key.subject)
-        .bind(severity)
-        .bind(micros(now))
-        .bind(to_json("message", &key.subject, body)?)
-        .fetch_one(&self.writer)
-        .await
-        .map_err(doing("queueing a message"))?;
-        Ok(revision.unsigned_abs())
+        let values = values![
+            &key.room,
+            &key.subject,
+            severity,
+            micros(now),
+            to_json("message", &key.subject, body)?,
+        ];
+        let said = self.db.write("queueing a message", SAY, values).await?;
+        let revision = said
+            .first()
+            .map(|row| Reader::new("message", "subject", &row).get::<i64>("wanted"));
+        Ok(revision.transpose()?.unwrap_or(0).unsigned_abs())
     }
 
-    /// What is to be sent now to the rooms of an adapter (`ADAPTER:…`).
+    /// What is to be sent now to the rooms of an adapter (`ADAPTER:…`), but for what another bot is sending.
     pub async fn pending_messages(
         &self,
         adapter: &str,
@@ -84,27 +90,40 @@ impl Store {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<Message>, StoreError> {
-        let rows = sqlx::query(match order {
-            Urgency::Severity => {
-                "SELECT * FROM messages WHERE wanted > sent AND next_try <= ?2 \
-                 AND substr(room, 1, length(?1) + 1) = ?1 || ':' \
-                 ORDER BY severity DESC, changed_at LIMIT ?3"
-            }
-            Urgency::Story => {
-                "SELECT * FROM messages WHERE wanted > sent AND next_try <= ?2 \
-                 AND substr(room, 1, length(?1) + 1) = ?1 || ':' \
-                 ORDER BY (event IS NULL AND instr(subject, '#') = 0) DESC, instr(subject, '#') > 0 DESC, changed_at LIMIT ?3"
-            }
-        })
-        .bind(adapter)
-        .bind(micros(now))
-        .bind(limit)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(doing("listing messages"))?;
-        rows.iter()
-            .map(|row| message(&Reader::new("message", "subject", row)))
+        let sql: Sql = match order {
+            Urgency::Severity => pending!("severity DESC, changed_at").into(),
+            Urgency::Story => pending!(
+                "CASE WHEN event IS NULL AND subject NOT LIKE '%#%' THEN 0 WHEN subject LIKE '%#%' THEN 1 ELSE 2 END, \
+                 changed_at"
+            )
+            .into(),
+        };
+        let values = values![adapter, micros(now), limit, self.replica()];
+        let found = self.db.read("listing messages", sql, values).await?;
+        let rows = found.rows.iter();
+        rows.map(|row| message(&Reader::new("message", "subject", row)))
             .collect()
+    }
+
+    /// Takes a message for sending, until then: no other bot sends it meanwhile. False if another has it, or it was sent.
+    pub async fn claim_message(
+        &self,
+        message: &Message,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let sql = "UPDATE messages SET claimed_by = $1, claimed_until = $2 WHERE room = $3 AND subject = $4 \
+                   AND wanted > sent AND sent = $5 AND (claimed_by = $1 OR claimed_until <= $6)";
+        let values = values![
+            self.replica(),
+            micros(until),
+            &message.key.room,
+            &message.key.subject,
+            signed(message.sent),
+            micros(now),
+        ];
+        let claimed = self.db.write("taking a message", sql, values).await?;
+        Ok(claimed.affected == 1)
     }
 
     /// The chat shows `revision` as `event`.
@@ -114,17 +133,12 @@ impl Store {
         revision: u64,
         event: &str,
     ) -> Result<(), StoreError> {
-        sqlx::query(
-            "UPDATE messages SET sent = max(sent, ?), event = ?, error = NULL, tries = 0, next_try = 0 \
-             WHERE room = ? AND subject = ?",
-        )
-        .bind(i64::try_from(revision).unwrap_or(i64::MAX))
-        .bind(event)
-        .bind(&key.room)
-        .bind(&key.subject)
-        .execute(&self.writer)
-        .await
-        .map_err(doing("recording a sent message"))?;
+        let sql = "UPDATE messages SET sent = CASE WHEN sent < $1 THEN $1 ELSE sent END, event = $2, error = NULL, \
+                   tries = 0, next_try = 0, claimed_until = 0 WHERE room = $3 AND subject = $4";
+        let values = values![signed(revision), event, &key.room, &key.subject];
+        self.db
+            .write("recording a sent message", sql, values)
+            .await?;
         Ok(())
     }
 
@@ -135,49 +149,65 @@ impl Store {
         error: &str,
         next_try: Timestamp,
     ) -> Result<(), StoreError> {
-        sqlx::query(
-            "UPDATE messages SET tries = tries + 1, next_try = ?, error = ? WHERE room = ? AND subject = ?",
-        )
-        .bind(micros(next_try))
-        .bind(error)
-        .bind(&key.room)
-        .bind(&key.subject)
-        .execute(&self.writer)
-        .await
-        .map_err(doing("recording a failed message"))?;
+        let sql = "UPDATE messages SET tries = tries + 1, next_try = $1, error = $2, claimed_until = 0 \
+                   WHERE room = $3 AND subject = $4";
+        let values = values![micros(next_try), error, &key.room, &key.subject];
+        self.db
+            .write("recording a failed message", sql, values)
+            .await?;
         Ok(())
     }
 
     pub async fn message(&self, key: &MessageKey) -> Result<Option<Message>, StoreError> {
-        let row = sqlx::query("SELECT * FROM messages WHERE room = ? AND subject = ?")
-            .bind(&key.room)
-            .bind(&key.subject)
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(doing("reading a message"))?;
+        let sql = "SELECT * FROM messages WHERE room = $1 AND subject = $2";
+        let values = values![&key.room, &key.subject];
+        let row = self
+            .db
+            .read("reading a message", sql, values)
+            .await?
+            .first();
         row.map(|row| message(&Reader::new("message", "subject", &row)))
             .transpose()
     }
 
     /// The subject that a chat event shows: what a reaction or a reply is about.
     pub async fn subject_of(&self, room: &str, event: &str) -> Result<Option<String>, StoreError> {
-        sqlx::query_scalar("SELECT subject FROM messages WHERE room = ? AND event = ?")
-            .bind(room)
-            .bind(event)
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(doing("reading a message"))
+        let sql = "SELECT subject FROM messages WHERE room = $1 AND event = $2";
+        let values = values![room, event];
+        let row = self
+            .db
+            .read("reading a message", sql, values)
+            .await?
+            .first();
+        row.map(|row| Reader::new("message", "subject", &row).get("subject"))
+            .transpose()
     }
 
     /// Forgets messages that are shown and were last changed before then.
     pub async fn prune_messages(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let pruned = sqlx::query("DELETE FROM messages WHERE wanted = sent AND changed_at < ?")
-            .bind(micros(before))
-            .execute(&self.writer)
-            .await
-            .map_err(doing("forgetting old messages"))?;
-        Ok(pruned.rows_affected())
+        let sql = "DELETE FROM messages WHERE wanted = sent AND changed_at < $1";
+        let values = values![micros(before)];
+        let pruned = self
+            .db
+            .write("forgetting old messages", sql, values)
+            .await?;
+        Ok(pruned.affected)
     }
+}
+
+/// Other words than before count as a new revision; the same words change nothing.
+const SAY: &str = "INSERT INTO messages (room, subject, wanted, sent, severity, changed_at, body) \
+    VALUES ($1, $2, 1, 0, $3, $4, $5) ON CONFLICT (room, subject) DO UPDATE SET \
+    wanted = messages.wanted + CASE WHEN messages.body <> excluded.body THEN 1 ELSE 0 END, \
+    severity = excluded.severity, \
+    changed_at = CASE WHEN messages.wanted > messages.sent THEN messages.changed_at ELSE excluded.changed_at END, \
+    tries = CASE WHEN messages.body <> excluded.body THEN 0 ELSE messages.tries END, \
+    next_try = CASE WHEN messages.body <> excluded.body AND messages.tries = 0 THEN 0 ELSE messages.next_try END, \
+    body = excluded.body RETURNING subject, wanted";
+
+/// Revisions count changes of one message: far below 2⁶³.
+fn signed(revision: u64) -> i64 {
+    i64::try_from(revision).unwrap_or(i64::MAX)
 }
 
 fn message(row: &Reader<'_>) -> Result<Message, StoreError> {

@@ -1,72 +1,77 @@
 //! What must outlive the bot: jobs and their journals, leases, alerts, incidents, messages, approvals, what was repaired.
 //!
-//! One SQLite file in the state directory, one writer connection, readers beside it. A write is on the disk when its
-//! function returns (WAL with `synchronous=FULL`). SQLite runs in threads of its own, so no runtime thread waits for a disk.
-//! One file a concern; bodies are JSON that belongs to whoever wrote it.
+//! By default one SQLite file in the state directory, one writer connection, readers beside it; for several bots a database of
+//! PostgreSQL. The same functions, the same tests and, wherever both agree, the same words of SQL (`db`). A write is on the disk
+//! when its function returns (SQLite: WAL with `synchronous=FULL`; PostgreSQL: `synchronous_commit` at least `on`). SQLite runs
+//! in threads of its own, so no runtime thread waits for a disk. One file a concern; bodies are JSON that belongs to whoever
+//! wrote it.
 
 mod alerts;
 mod approvals;
 mod audit;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod copy;
+mod db;
 mod error;
 mod handled;
+mod inbox;
 mod incidents;
 mod journal;
 mod kv;
 mod leases;
 mod messages;
 mod overrides;
+mod postgres;
+mod queue;
 mod repairs;
+mod replicas;
 mod row;
+mod sqlite;
 mod steps;
 mod trust;
 mod votes;
 
-use std::{
-    borrow::Cow,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fmt, path::Path, sync::Arc};
 
-use sqlx::{
-    Sqlite, SqlitePool, Transaction,
-    migrate::{MigrateError, Migration, MigrationType, Migrator},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
-};
+use tokio::sync::watch;
 
-pub use alerts::{AlertKey, AlertRow};
+pub use alerts::{AlertKey, AlertRow, Folded};
 pub use approvals::{Approval, ApprovalState, DecideError};
 pub use audit::AuditEntry;
+pub use copy::{Copied, CopyError, copy};
 pub use error::StoreError;
+pub use inbox::Parcel;
 pub use incidents::IncidentRow;
 pub use journal::JobSummary;
 pub use messages::{Message, MessageKey, Urgency};
 pub use overrides::{Override, OverrideError};
+pub use postgres::{PostgresStore, host as postgres_host};
 pub use repairs::{Repair, RepairOutcome};
+pub use replicas::{Leadership, Replica};
+pub use sqlite::FILE_NAME;
 pub use steps::ACTION as STEP_ACTION;
 pub use trust::{Trust, TrustMode};
 pub use votes::{Vote, Voted};
 
-use error::doing;
+use db::Db;
+use postgres::Ear;
 
-/// File in the state directory.
-pub const FILE_NAME: &str = "nightshift.db";
-
-/// Readers at once: more than the few pages and commands that read at the same time.
-const READERS: u32 = 4;
-
-/// How long a statement waits for another process that holds the file, for example a backup.
-const BUSY_LIMIT: Duration = Duration::from_secs(5);
-
-/// How long a caller waits for its turn at the one writer. Writes take milliseconds; past this the disk hangs, and an
-/// error is better than a bot that seems to work.
-const TURN_LIMIT: Duration = Duration::from_secs(30);
-
-/// The store. Cheap to clone; all clones share one writer.
-#[derive(Clone, Debug)]
+/// The store. Cheap to clone; all clones share its connections.
+#[derive(Clone)]
 pub struct Store {
-    writer: SqlitePool,
-    readers: SqlitePool,
-    path: PathBuf,
+    db: Db,
+    /// For people; without a password.
+    at: Arc<str>,
+    /// The bot that speaks through this store; empty in a store that has only one.
+    replica: Arc<str>,
+    ear: Arc<Ear>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({})", self.at)
+    }
 }
 
 impl Store {
@@ -75,119 +80,60 @@ impl Store {
     /// # Errors
     /// [`StoreError::Directory`], [`StoreError::Open`], [`StoreError::Damaged`] or [`StoreError::Version`].
     pub async fn open(state_dir: &Path) -> Result<Self, StoreError> {
-        prepare_directory(state_dir).await?;
-        let path = state_dir.join(FILE_NAME);
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_LIMIT);
-        let writer = pool(1).connect_with(options.clone()).await;
-        let writer = writer.map_err(|error| open_error(&path, &error))?;
-        check(&writer, &path).await?;
-        let migrated = migrator().run(&writer).await;
-        migrated.map_err(|error| migrate_error(&path, &error))?;
-        let readers = pool(READERS)
-            .connect_with(options.read_only(true).create_if_missing(false))
-            .await
-            .map_err(|error| open_error(&path, &error))?;
+        let at = state_dir.join(FILE_NAME).display().to_string();
         Ok(Self {
-            writer,
-            readers,
-            path,
+            db: sqlite::open(state_dir).await?,
+            at: at.into(),
+            replica: "".into(),
+            ear: Arc::new(Ear::deaf()),
         })
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Opens the store that bots share, as one of them. `replica` is new with every start of a bot.
+    ///
+    /// # Errors
+    /// [`StoreError::Connect`].
+    pub async fn open_shared(postgres: &PostgresStore, replica: &str) -> Result<Self, StoreError> {
+        let (db, ear) = postgres::open(postgres, replica).await?;
+        Ok(Self {
+            db,
+            at: postgres.at().into(),
+            replica: replica.into(),
+            ear: Arc::new(ear),
+        })
     }
 
-    /// Waits for what is being written and closes the file.
+    /// Where it is, for people.
+    pub fn at(&self) -> &str {
+        &self.at
+    }
+
+    /// The bot that speaks through this store; empty in a store that has only one.
+    pub fn replica(&self) -> &str {
+        &self.replica
+    }
+
+    /// May other bots use it at the same time?
+    pub fn is_shared(&self) -> bool {
+        matches!(self.db, Db::Postgres(_))
+    }
+
+    /// How often the database was away when something was asked of it; an embedded one never is.
+    pub fn troubles(&self) -> u64 {
+        match &self.db {
+            Db::Sqlite { .. } => 0,
+            Db::Postgres(pg) => pg.troubles(),
+        }
+    }
+
+    /// Changes whenever another bot (or this one) left something for others. Not every time, so whoever waits polls as well.
+    pub fn woken(&self) -> watch::Receiver<u64> {
+        self.ear.woken()
+    }
+
+    /// Waits for what is being written and closes the store.
     pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
-    }
-
-    /// A transaction that has the write lock from its start, so what it reads is still true when it commits.
-    async fn write(&self, what: &'static str) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        self.writer
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .map_err(doing(what))
-    }
-}
-
-fn pool(connections: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(TURN_LIMIT)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        // A ping before each use would double the statements; a local file does not go away.
-        .test_before_acquire(false)
-}
-
-/// Created for the owner only: the store holds chat identities and readings of hosts.
-async fn prepare_directory(state_dir: &Path) -> Result<(), StoreError> {
-    let failed = |found| StoreError::Directory {
-        path: state_dir.to_owned(),
-        found,
-    };
-    let mut builder = tokio::fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700);
-    builder.create(state_dir).await.map_err(failed)
-}
-
-async fn check(writer: &SqlitePool, path: &Path) -> Result<(), StoreError> {
-    let found: String = sqlx::query_scalar("PRAGMA quick_check(1)")
-        .fetch_one(writer)
-        .await
-        .map_err(|error| open_error(path, &error))?;
-    if found == "ok" {
-        return Ok(());
-    }
-    Err(StoreError::Damaged {
-        path: path.to_owned(),
-        found,
-    })
-}
-
-fn migrator() -> Migrator {
-    let migration = |version, name: &'static str, sql: &'static str| {
-        Migration::new(
-            version,
-            Cow::Borrowed(name),
-            MigrationType::Simple,
-            sqlx::SqlSafeStr::into_sql_str(sql),
-            false,
-        )
-    };
-    Migrator::with_migrations(vec![
-        migration(1, "store", include_str!("../../migrations/0001_store.sql")),
-        migration(
-            3,
-            "access",
-            include_str!("../../migrations/0003_access.sql"),
-        ),
-    ])
-}
-
-fn open_error(path: &Path, error: &sqlx::Error) -> StoreError {
-    let (path, found) = (path.to_owned(), error.to_string());
-    if StoreError::is_damage(error) {
-        StoreError::Damaged { path, found }
-    } else {
-        StoreError::Open { path, found }
-    }
-}
-
-fn migrate_error(path: &Path, error: &MigrateError) -> StoreError {
-    let (path, found) = (path.to_owned(), error.to_string());
-    match error {
-        MigrateError::Execute(source) => open_error(&path, source),
-        _ => StoreError::Version { path, found },
+        self.db.close().await;
     }
 }
 

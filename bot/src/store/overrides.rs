@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     Store, StoreError,
-    error::doing,
+    db::{Done, values},
     row::{Reader, micros},
 };
 
@@ -50,39 +50,34 @@ pub enum OverrideError {
 
 impl Store {
     pub async fn put_override(&self, made: &Override) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO overrides (id, incident, gate, made_by, reason, made_at, expires_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        )
-        .bind(&made.id)
-        .bind(&made.incident)
-        .bind(&made.gate)
-        .bind(&made.made_by)
-        .bind(&made.reason)
-        .bind(micros(made.made_at))
-        .bind(micros(made.expires_at))
-        .execute(&self.writer)
-        .await
-        .map_err(doing("recording an override"))?;
+        let sql = "INSERT INTO overrides (id, incident, gate, made_by, reason, made_at, expires_at) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        let values = values![
+            &made.id,
+            &made.incident,
+            &made.gate,
+            &made.made_by,
+            &made.reason,
+            micros(made.made_at),
+            micros(made.expires_at),
+        ];
+        self.db.write("recording an override", sql, values).await?;
         Ok(())
     }
 
     /// Of one incident, newest first.
     pub async fn overrides_of(&self, incident: &str) -> Result<Vec<Override>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM overrides WHERE incident = $1 ORDER BY made_at DESC")
-            .bind(incident)
-            .fetch_all(&self.readers)
-            .await;
-        all(&rows.map_err(doing("reading overrides"))?)
+        let sql = "SELECT * FROM overrides WHERE incident = $1 ORDER BY made_at DESC";
+        all(self
+            .db
+            .read("reading overrides", sql, values![incident])
+            .await?)
     }
 
     /// Those that wait for a review, oldest first.
     pub async fn overrides_to_review(&self) -> Result<Vec<Override>, StoreError> {
-        let rows =
-            sqlx::query("SELECT * FROM overrides WHERE reviewed_at IS NULL ORDER BY made_at")
-                .fetch_all(&self.readers)
-                .await;
-        all(&rows.map_err(doing("reading overrides"))?)
+        let sql = "SELECT * FROM overrides WHERE reviewed_at IS NULL ORDER BY made_at";
+        all(self.db.read("reading overrides", sql, values![]).await?)
     }
 
     /// Ties an override to the one job that it counts for. False: it is another job's already.
@@ -92,17 +87,11 @@ impl Store {
         job: &str,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let used = sqlx::query(
-            "UPDATE overrides SET used_by_job = $1, used_at = $2 \
-             WHERE id = $3 AND (used_by_job IS NULL OR used_by_job = $1)",
-        )
-        .bind(job)
-        .bind(micros(now))
-        .bind(id)
-        .execute(&self.writer)
-        .await
-        .map_err(doing("using an override"))?;
-        Ok(used.rows_affected() == 1)
+        let sql = "UPDATE overrides SET used_by_job = $1, used_at = $2 \
+                   WHERE id = $3 AND (used_by_job IS NULL OR used_by_job = $1)";
+        let values = values![job, micros(now), id];
+        let used = self.db.write("using an override", sql, values).await?;
+        Ok(used.affected == 1)
     }
 
     /// # Errors
@@ -114,27 +103,24 @@ impl Store {
         review: &str,
         now: Timestamp,
     ) -> Result<(), OverrideError> {
-        let reviewed = sqlx::query(
-            "UPDATE overrides SET reviewed_by = $1, reviewed_at = $2, review = $3 \
-             WHERE id = $4 AND reviewed_at IS NULL",
-        )
-        .bind(by)
-        .bind(micros(now))
-        .bind(review)
-        .bind(id)
-        .execute(&self.writer)
-        .await
-        .map_err(doing("recording a review"))?;
-        match reviewed.rows_affected() {
+        let sql = "UPDATE overrides SET reviewed_by = $1, reviewed_at = $2, review = $3 \
+                   WHERE id = $4 AND reviewed_at IS NULL";
+        let values = values![by, micros(now), review, id];
+        match self
+            .db
+            .write("recording a review", sql, values)
+            .await?
+            .affected
+        {
             1 => Ok(()),
             _ => Err(OverrideError::NotWaiting(id.to_owned())),
         }
     }
 }
 
-fn all(rows: &[sqlx::sqlite::SqliteRow]) -> Result<Vec<Override>, StoreError> {
-    rows.iter()
-        .map(|row| read(&Reader::new("override", "id", row)))
+fn all(found: Done) -> Result<Vec<Override>, StoreError> {
+    let rows = found.rows.iter();
+    rows.map(|row| read(&Reader::new("override", "id", row)))
         .collect()
 }
 

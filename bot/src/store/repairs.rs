@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Store, StoreError,
-    error::doing,
+    db::{Lock, Sql, Value, values},
     row::{Reader, micros},
 };
 
@@ -45,32 +45,38 @@ pub struct Repair {
     pub ended_at: Option<Timestamp>,
 }
 
+/// A repair with its targets as a JSON array, and which repairs, in which order.
+macro_rules! repairs {
+    ($which:literal) => {
+        Sql::each(
+            concat!(
+                "SELECT r.*, (SELECT json_group_array(t.target) FROM repair_targets t WHERE t.job = r.job) AS targets \
+                 FROM repairs r ",
+                $which
+            ),
+            concat!(
+                "SELECT r.*, (SELECT coalesce(json_agg(t.target ORDER BY t.target), '[]')::text \
+                 FROM repair_targets t WHERE t.job = r.job) AS targets FROM repairs r ",
+                $which
+            ),
+        )
+    };
+}
+
 impl Store {
     /// Charges a repair before its job starts; the same job again changes nothing.
     pub async fn repair_started(&self, repair: &Repair) -> Result<(), StoreError> {
         let what = "charging a repair";
-        let mut tx = self.write(what).await?;
-        sqlx::query(
-            "INSERT INTO repairs (job, runbook, at, by) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        )
-        .bind(&repair.job)
-        .bind(&repair.runbook)
-        .bind(micros(repair.at))
-        .bind(&repair.by)
-        .execute(&mut *tx)
-        .await
-        .map_err(doing(what))?;
+        let mut tx = self.db.begin(what, Lock::Rows).await?;
+        let sql = "INSERT INTO repairs (job, runbook, at, by) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+        let values = values![&repair.job, &repair.runbook, micros(repair.at), &repair.by];
+        tx.run(what, sql, values).await?;
         for target in &repair.targets {
-            sqlx::query(
-                "INSERT INTO repair_targets (job, target) VALUES (?, ?) ON CONFLICT DO NOTHING",
-            )
-            .bind(&repair.job)
-            .bind(target)
-            .execute(&mut *tx)
-            .await
-            .map_err(doing(what))?;
+            let sql =
+                "INSERT INTO repair_targets (job, target) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+            tx.run(what, sql, values![&repair.job, target]).await?;
         }
-        tx.commit().await.map_err(doing(what))
+        tx.commit(what).await
     }
 
     pub async fn repair_ended(
@@ -79,58 +85,42 @@ impl Store {
         outcome: RepairOutcome,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        sqlx::query("UPDATE repairs SET outcome = ?, ended_at = ? WHERE job = ?")
-            .bind(outcome.word())
-            .bind(micros(now))
-            .bind(job)
-            .execute(&self.writer)
-            .await
-            .map_err(doing("recording the end of a repair"))?;
+        let sql = "UPDATE repairs SET outcome = $1, ended_at = $2 WHERE job = $3";
+        let values = values![outcome.word(), micros(now), job];
+        self.db
+            .write("recording the end of a repair", sql, values)
+            .await?;
         Ok(())
     }
 
     /// What one job was charged with.
     pub async fn repair(&self, job: &str) -> Result<Option<Repair>, StoreError> {
-        let row = sqlx::query(
-            "SELECT r.*, (SELECT json_group_array(t.target) FROM repair_targets t WHERE t.job = r.job) AS targets \
-             FROM repairs r WHERE r.job = ?",
-        )
-        .bind(job)
-        .fetch_optional(&self.readers)
-        .await
-        .map_err(doing("reading a repair"))?;
+        let sql = repairs!("WHERE r.job = $1");
+        let found = self.db.read("reading a repair", sql, values![job]).await?;
+        let row = found.first();
         row.map(|row| repair(&Reader::new("repair", "job", &row)))
             .transpose()
     }
 
     /// All repairs since then, oldest first: the budgets' windows are at most a day, so this stays short.
     pub async fn repairs_since(&self, since: Timestamp) -> Result<Vec<Repair>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT r.*, (SELECT json_group_array(t.target) FROM repair_targets t WHERE t.job = r.job) AS targets \
-             FROM repairs r WHERE r.at >= ? ORDER BY r.at",
+        self.repairs(
+            repairs!("WHERE r.at >= $1 ORDER BY r.at"),
+            values![micros(since)],
         )
-        .bind(micros(since))
-        .fetch_all(&self.readers)
         .await
-        .map_err(doing("reading the repairs"))?;
-        rows.iter()
-            .map(|row| repair(&Reader::new("repair", "job", row)))
-            .collect()
     }
 
     /// The newest repairs of a runbook, newest first: what trust is earned and lost by.
     pub async fn repairs_of(&self, runbook: &str, limit: u32) -> Result<Vec<Repair>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT r.*, (SELECT json_group_array(t.target) FROM repair_targets t WHERE t.job = r.job) AS targets \
-             FROM repairs r WHERE r.runbook = ? ORDER BY r.at DESC LIMIT ?",
-        )
-        .bind(runbook)
-        .bind(limit)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(doing("reading the repairs"))?;
-        rows.iter()
-            .map(|row| repair(&Reader::new("repair", "job", row)))
+        let sql = repairs!("WHERE r.runbook = $1 ORDER BY r.at DESC LIMIT $2");
+        self.repairs(sql, values![runbook, limit]).await
+    }
+
+    async fn repairs(&self, sql: Sql, values: Vec<Value>) -> Result<Vec<Repair>, StoreError> {
+        let found = self.db.read("reading the repairs", sql, values).await?;
+        let rows = found.rows.iter();
+        rows.map(|row| repair(&Reader::new("repair", "job", row)))
             .collect()
     }
 }

@@ -2,24 +2,28 @@
 
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
-use sqlx::{ColumnIndex, Decode, Row, Sqlite, Type, sqlite::SqliteRow};
+use sqlx::{Decode, Postgres, Row as _, Sqlite, Type};
 
-use super::StoreError;
+use super::{StoreError, db::Row};
 
 /// A row of a table, with what is needed to say where a bad one is.
 pub(super) struct Reader<'r> {
     pub table: &'static str,
     pub key: String,
-    pub row: &'r SqliteRow,
+    pub row: &'r Row,
 }
 
 impl<'r> Reader<'r> {
     /// `key` is the column that names the row.
-    pub fn new(table: &'static str, key: &str, row: &'r SqliteRow) -> Self {
-        let key = row
-            .try_get::<String, _>(key)
-            .unwrap_or_else(|_| "(without a readable key)".to_owned());
-        Self { table, key, row }
+    pub fn new(table: &'static str, key: &str, row: &'r Row) -> Self {
+        let mut reader = Self {
+            table,
+            key: String::new(),
+            row,
+        };
+        let found = reader.get::<String>(key);
+        reader.key = found.unwrap_or_else(|_| "(without a readable key)".to_owned());
+        reader
     }
 
     pub fn bad(&self, found: impl ToString) -> StoreError {
@@ -32,10 +36,13 @@ impl<'r> Reader<'r> {
 
     pub fn get<T>(&self, column: &str) -> Result<T, StoreError>
     where
-        T: Decode<'r, Sqlite> + Type<Sqlite>,
-        for<'c> &'c str: ColumnIndex<SqliteRow>,
+        T: Decode<'r, Sqlite> + Type<Sqlite> + Decode<'r, Postgres> + Type<Postgres>,
     {
-        self.row.try_get(column).map_err(|error| self.bad(error))
+        let found = match self.row {
+            Row::Sqlite(row) => row.try_get(column),
+            Row::Postgres(row) => row.try_get(column),
+        };
+        found.map_err(|error| self.bad(error))
     }
 
     pub fn time(&self, column: &str) -> Result<Timestamp, StoreError> {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Store, StoreError,
-    error::doing,
+    db::values,
     row::{Reader, micros, to_json},
 };
 
@@ -40,28 +40,27 @@ pub struct Trust {
 
 impl Store {
     pub async fn put_trust(&self, trust: &Trust) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT OR REPLACE INTO trust (runbook, mode, changed_at, changed_by, body) VALUES (?, ?, ?, ?, ?)",
-        )
-        .bind(&trust.runbook)
-        .bind(trust.mode.word())
-        .bind(micros(trust.changed_at))
-        .bind(&trust.changed_by)
-        .bind(to_json("trust", &trust.runbook, &trust.body)?)
-        .execute(&self.writer)
-        .await
-        .map_err(doing("recording trust"))?;
+        let sql = "INSERT INTO trust (runbook, mode, changed_at, changed_by, body) \
+                   VALUES ($1, $2, $3, $4, $5) ON CONFLICT (runbook) DO UPDATE SET mode = excluded.mode, \
+                   changed_at = excluded.changed_at, changed_by = excluded.changed_by, body = excluded.body";
+        let body = to_json("trust", &trust.runbook, &trust.body)?;
+        let values = values![
+            &trust.runbook,
+            trust.mode.word(),
+            micros(trust.changed_at),
+            &trust.changed_by,
+            body
+        ];
+        self.db.write("recording trust", sql, values).await?;
         Ok(())
     }
 
     /// By runbook.
     pub async fn trust(&self) -> Result<Vec<Trust>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM trust ORDER BY runbook")
-            .fetch_all(&self.readers)
-            .await;
-        let rows = rows.map_err(doing("reading trust"))?;
-        rows.iter()
-            .map(|row| trust(&Reader::new("trust", "runbook", row)))
+        let sql = "SELECT * FROM trust ORDER BY runbook";
+        let found = self.db.read("reading trust", sql, values![]).await?;
+        let rows = found.rows.iter();
+        rows.map(|row| trust(&Reader::new("trust", "runbook", row)))
             .collect()
     }
 }

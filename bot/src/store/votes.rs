@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{
     ApprovalState, DecideError, Store, StoreError,
     approvals::in_transaction,
-    error::doing,
+    db::{Lock, values},
     row::{Reader, micros},
 };
 use crate::store::Approval;
@@ -46,37 +46,20 @@ impl Store {
         now: Timestamp,
     ) -> Result<Voted, DecideError> {
         let what = "recording a vote";
-        let mut tx = self.write(what).await?;
-        // Takes the row in a database with several writers: votes are counted one after the other.
-        sqlx::query("UPDATE approvals SET state = state WHERE id = $1")
-            .bind(id)
-            .execute(&mut *tx)
-            .await
-            .map_err(doing(what))?;
+        let mut tx = self.db.begin(what, Lock::Approval(id)).await?;
         let mut found = in_transaction(&mut tx, id).await?;
         found.decidable(now)?;
-        let counted = sqlx::query(
-            "INSERT INTO votes (approval, person, who, word, at) VALUES ($1, $2, $3, 'approve', $4) \
-             ON CONFLICT DO NOTHING",
-        )
-        .bind(id)
-        .bind(&vote.person)
-        .bind(&vote.who)
-        .bind(micros(vote.at))
-        .execute(&mut *tx)
-        .await
-        .map_err(doing(what))?;
-        if counted.rows_affected() == 0 {
+        let sql = "INSERT INTO votes (approval, person, who, word, at) VALUES ($1, $2, $3, 'approve', $4) \
+                   ON CONFLICT DO NOTHING";
+        let values = values![id, &vote.person, &vote.who, micros(vote.at)];
+        if tx.run(what, sql, values).await?.affected == 0 {
             return Err(DecideError::VotedAlready {
                 id: id.to_owned(),
                 person: vote.person.clone(),
             });
         }
-        let rows = sqlx::query("SELECT * FROM votes WHERE approval = $1 ORDER BY at, person")
-            .bind(id)
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(doing(what))?;
+        let sql = "SELECT * FROM votes WHERE approval = $1 ORDER BY at, person";
+        let rows = tx.run(what, sql, values![id]).await?.rows;
         let votes = rows
             .iter()
             .map(|row| read(&Reader::new("vote", "approval", row)))
@@ -84,20 +67,13 @@ impl Store {
         let enough = votes.len() >= needed as usize;
         if enough {
             let by = people(&votes);
-            sqlx::query(
-                "UPDATE approvals SET state = 'approved', decided_by = $1, decided_at = $2 WHERE id = $3",
-            )
-            .bind(&by)
-            .bind(micros(now))
-            .bind(id)
-            .execute(&mut *tx)
-            .await
-            .map_err(doing(what))?;
+            let sql = "UPDATE approvals SET state = 'approved', decided_by = $1, decided_at = $2 WHERE id = $3";
+            tx.run(what, sql, values![&by, micros(now), id]).await?;
             found.state = ApprovalState::Approved;
             found.decided_by = Some(by);
             found.decided_at = Some(now);
         }
-        tx.commit().await.map_err(doing(what))?;
+        tx.commit(what).await?;
         Ok(match enough {
             true => Voted::Approved {
                 approval: found,

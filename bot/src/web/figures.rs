@@ -129,6 +129,13 @@ impl Figures {
         entry.last = Some(now);
     }
 
+    /// A source sent to another bot, which left it in the store.
+    pub fn heard_elsewhere(&self, source: &SourceName, at: Timestamp) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = sources.entry(source.clone()).or_default();
+        entry.last = entry.last.max(Some(at));
+    }
+
     /// When a source's last webhook came.
     pub fn last_webhook(&self, source: &SourceName) -> Option<Timestamp> {
         self.sources
@@ -142,6 +149,17 @@ impl Figures {
     pub async fn render(&self, store: &Store, pending: &Pending, now: Timestamp) -> String {
         let mut text = String::new();
         let readable = store.count_firing().await;
+        if store.is_shared() {
+            let leader = store.leadership().await.ok().flatten();
+            let leads = leader.is_some_and(|leader| leader.holder == store.replica());
+            metric(
+                &mut text,
+                "nightshift_leads",
+                "gauge",
+                "Whether it is this bot that acts; of several exactly one should.",
+                f64::from(u8::from(leads)),
+            );
+        }
         let jobs = store.jobs(true, u32::MAX).await;
         let incidents = store.open_incidents().await;
         metric(

@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use tokio::sync::SemaphorePermit;
 
 use super::{Batch, Peer, Web, intake::IntakeError, signature};
-use crate::store::{AlertKey, AlertRow, Store, StoreError};
+use crate::store::{AlertKey, AlertRow, Folded, Store, StoreError};
 
 /// What a sender is told to wait when the bot has no room, in seconds.
 const RETRY_AFTER: &str = "5";
@@ -214,9 +214,11 @@ fn busy(why: String) -> Response {
         .into_response()
 }
 
-/// Folds alerts into the store; durable when it returns. Repeats are in the batch too: they say that the source lives.
+/// Folds alerts into the store; durable when it returns. Repeats are in the batch too: they say that the source lives. In a
+/// store that bots share the batch is left there for the one that leads, and nothing of it is returned.
 pub async fn keep(store: &Store, alerts: Vec<Alert>, now: Timestamp) -> Result<Batch, StoreError> {
     let keys: Vec<_> = alerts.iter().map(AlertKey::of).collect();
+    let shared = store.is_shared();
     store
         .fold_alerts(&keys, move |rows| {
             let mut known: std::collections::HashMap<AlertKey, Alert> = rows
@@ -234,7 +236,12 @@ pub async fn keep(store: &Store, alerts: Vec<Alert>, now: Timestamp) -> Result<B
                 }
                 batch.push((alert, change));
             }
-            (changed.into_values().collect(), batch)
+            let parcel = shared.then(|| (now, serde_json::to_value(&batch).unwrap_or_default()));
+            Folded {
+                changed: changed.into_values().collect(),
+                answer: if shared { Batch::new() } else { batch },
+                parcel,
+            }
         })
         .await
 }

@@ -95,6 +95,26 @@ impl Bot {
         Ok(())
     }
 
+    /// Process id, which is part of the bot's name among others.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Stops the clock for it, as a hypervisor does that moves its machine.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on after [`Bot::pause`].
+    pub fn go_on(&self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// All of its log.
+    pub fn whole_log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// Kills its SSH connections, which are processes of their own beside it. Says how many.
     pub fn kill_sessions(&self) -> anyhow::Result<usize> {
         let mut killed = 0;

@@ -3,10 +3,11 @@
 use jiff::SignedDuration;
 use serde_json::json;
 
-use super::{at, open};
+use super::{Place, at};
 use crate::store::{
-    AlertKey, AlertRow, Approval, ApprovalState, AuditEntry, DecideError, IncidentRow, MessageKey,
-    Repair, RepairOutcome, Store, Trust, TrustMode, Urgency,
+    AlertKey, AlertRow, Approval, ApprovalState, AuditEntry, DecideError, Folded, IncidentRow,
+    MessageKey, Repair, RepairOutcome, Store, Trust, TrustMode, Urgency,
+    db::{Lock, values},
 };
 
 fn alert(fingerprint: &str, firing: bool, second: i64) -> AlertRow {
@@ -23,13 +24,20 @@ fn alert(fingerprint: &str, firing: bool, second: i64) -> AlertRow {
     }
 }
 
-#[tokio::test]
-async fn a_fold_sees_what_is_known_and_writes_what_it_decides() {
-    let (_dir, store) = open().await;
+fn folded<T>(changed: Vec<AlertRow>, answer: T) -> Folded<T> {
+    Folded {
+        changed,
+        parcel: None,
+        answer,
+    }
+}
+
+pub async fn a_fold_sees_what_is_known_and_writes_what_it_decides(place: &dyn Place) {
+    let store = place.open().await;
     let rows = [alert("a", true, 1), alert("b", true, 1)];
     let keys: Vec<_> = rows.iter().map(|row| row.key.clone()).collect();
     let new = store
-        .fold_alerts(&keys, |known| (rows.to_vec(), known.len()))
+        .fold_alerts(&keys, |known| folded(rows.to_vec(), known.len()))
         .await
         .unwrap();
     assert_eq!(new, 0);
@@ -37,7 +45,7 @@ async fn a_fold_sees_what_is_known_and_writes_what_it_decides() {
     assert_eq!(store.alert(&keys[0]).await.unwrap().unwrap(), rows[0]);
 
     let known = store
-        .fold_alerts(&keys, |known| (vec![alert("b", false, 9)], known))
+        .fold_alerts(&keys, |known| folded(vec![alert("b", false, 9)], known))
         .await
         .unwrap();
     assert_eq!(known[&keys[1]], rows[1]);
@@ -50,9 +58,8 @@ async fn say(store: &Store, key: &MessageKey, text: &str, now: i64) -> u64 {
     store.say(key, 1, &json!(text), at(now)).await.unwrap()
 }
 
-#[tokio::test]
-async fn a_message_is_edited_in_place_and_nothing_wanted_is_lost() {
-    let (_dir, store) = open().await;
+pub async fn a_message_is_edited_in_place_and_nothing_wanted_is_lost(place: &dyn Place) {
+    let store = place.open().await;
     let key = MessageKey {
         room: "matrix:!ops".into(),
         subject: "job:j1".into(),
@@ -125,9 +132,10 @@ fn request(id: &str) -> Approval {
     }
 }
 
-#[tokio::test]
-async fn an_approval_is_decided_once_used_once_for_its_digest_before_it_expires() {
-    let (_dir, store) = open().await;
+pub async fn an_approval_is_decided_once_used_once_for_its_digest_before_it_expires(
+    place: &dyn Place,
+) {
+    let store = place.open().await;
     for id in ["a1", "a2", "a3"] {
         store.request_approval(&request(id)).await.unwrap();
     }
@@ -163,20 +171,18 @@ async fn an_approval_is_decided_once_used_once_for_its_digest_before_it_expires(
     assert_eq!(store.open_approvals(at(600)).await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn a_chat_event_is_claimed_once() {
-    let (dir, store) = open().await;
+pub async fn a_chat_event_is_claimed_once(place: &dyn Place) {
+    let store = place.open().await;
     assert!(store.claim("matrix", "$1", at(0)).await.unwrap());
     store.close().await;
-    let store = Store::open(dir.path()).await.unwrap();
+    let store = place.open().await;
     assert!(!store.claim("matrix", "$1", at(1)).await.unwrap());
     assert!(store.claim("console", "$1", at(1)).await.unwrap());
     assert_eq!(store.prune_claims(at(1)).await.unwrap(), 1);
 }
 
-#[tokio::test]
-async fn values_incidents_repairs_and_trust_come_back() {
-    let (_dir, store) = open().await;
+pub async fn values_incidents_repairs_and_trust_come_back(place: &dyn Place) {
+    let store = place.open().await;
     store.put("matrix", "sync", "s1").await.unwrap();
     store.put("matrix", "sync", "s2").await.unwrap();
     assert_eq!(
@@ -238,9 +244,8 @@ async fn values_incidents_repairs_and_trust_come_back() {
     assert_eq!(store.trust().await.unwrap(), [trust]);
 }
 
-#[tokio::test]
-async fn the_audit_log_cannot_be_changed() {
-    let (_dir, store) = open().await;
+pub async fn the_audit_log_cannot_be_changed(place: &dyn Place) {
+    let store = place.open().await;
     let entry = AuditEntry {
         at: at(0),
         who: "@alice:example.org".into(),
@@ -250,14 +255,33 @@ async fn the_audit_log_cannot_be_changed() {
     };
     store.audit(&entry).await.unwrap();
     for sql in ["DELETE FROM audit", "UPDATE audit SET who = 'nobody'"] {
-        let changed = sqlx::query(sql).execute(&store.writer).await;
-        assert!(changed.unwrap_err().to_string().contains("append-only"));
+        let changed = store.db.write("forging", sql, values![]).await;
+        let error = changed.err().unwrap().to_string();
+        assert!(error.contains("append-only"), "{error}");
     }
     assert_eq!(
         store.audit_log(Some("site:demo"), 5).await.unwrap(),
         [entry]
     );
     assert_eq!(store.audit_log(Some("site:other"), 5).await.unwrap(), []);
+}
+
+pub async fn a_nul_in_a_label_stops_nothing(place: &dyn Place) {
+    let store = place.open().await;
+    let mut hostile = alert("a", true, 1);
+    hostile.name = "Instance\0Down".into();
+    hostile.body = json!({"labels": {"name": "\0", "beside": "⟦x⟧"}});
+    let keys = [hostile.key.clone()];
+    let rows = vec![hostile.clone(), alert("b", true, 1)];
+    store
+        .fold_alerts(&keys, |_| folded(rows, ()))
+        .await
+        .unwrap();
+    let kept = store.firing_alerts(10).await.unwrap();
+    assert_eq!(kept.len(), 2);
+    let kept = store.alert(&keys[0]).await.unwrap().unwrap();
+    assert_eq!(kept.body, hostile.body);
+    assert!(kept.name.starts_with("Instance"), "{}", kept.name);
 }
 
 fn vote(person: &str, second: i64) -> crate::store::Vote {
@@ -268,10 +292,9 @@ fn vote(person: &str, second: i64) -> crate::store::Vote {
     }
 }
 
-#[tokio::test]
-async fn votes_are_counted_once_a_person_until_there_are_enough() {
+pub async fn votes_are_counted_once_a_person_until_there_are_enough(place: &dyn Place) {
     use crate::store::Voted;
-    let (_dir, store) = open().await;
+    let store = place.open().await;
     let mut request = request("a1");
     request.expires_at = at(100);
     store.request_approval(&request).await.unwrap();
@@ -300,10 +323,11 @@ async fn votes_are_counted_once_a_person_until_there_are_enough() {
     assert!(matches!(unknown, Err(DecideError::Unknown(_))));
 }
 
-#[tokio::test]
-async fn an_override_counts_for_one_job_until_it_expires_and_waits_for_its_review() {
+pub async fn an_override_counts_for_one_job_until_it_expires_and_waits_for_its_review(
+    place: &dyn Place,
+) {
     use crate::store::{Override, OverrideError};
-    let (_dir, store) = open().await;
+    let store = place.open().await;
     let made = Override {
         id: "o1".into(),
         incident: "i1".into(),
@@ -359,18 +383,13 @@ fn audited(number: i64) -> AuditEntry {
     }
 }
 
-#[tokio::test]
-async fn every_entry_of_the_audit_log_follows_the_one_before_it() {
+pub async fn every_entry_of_the_audit_log_follows_the_one_before_it(place: &dyn Place) {
     use crate::audit::Checker;
-    let (_dir, store) = open().await;
+    let store = place.open().await;
     assert_eq!(store.audit_head().await.unwrap(), None);
     // Written before there was a chain.
-    sqlx::query(
-        "INSERT INTO audit (at, who, action, target, body) VALUES (1, 'a', 'b', 'c', '{}')",
-    )
-    .execute(&store.writer)
-    .await
-    .unwrap();
+    let sql = "INSERT INTO audit (at, who, action, target, body) VALUES (1, 'a', 'b', 'c', '{}')";
+    store.db.write("a test", sql, values![]).await.unwrap();
     let many = (2..=20).map(|number| {
         let store = store.clone();
         async move { store.audit(&audited(number)).await.unwrap() }
@@ -385,13 +404,12 @@ async fn every_entry_of_the_audit_log_follows_the_one_before_it() {
     assert_eq!(store.audit_kept(18, 100).await.unwrap().len(), 2);
 }
 
-#[tokio::test]
-async fn an_entry_is_kept_with_what_it_is_about_or_not_at_all() {
+pub async fn an_entry_is_kept_with_what_it_is_about_or_not_at_all(place: &dyn Place) {
     use crate::store::audit::chain;
-    let (_dir, store) = open().await;
+    let store = place.open().await;
     store.audit(&audited(1)).await.unwrap();
     let head = store.audit_head().await.unwrap();
-    let mut tx = store.write("a test").await.unwrap();
+    let mut tx = store.db.begin("a test", Lock::Rows).await.unwrap();
     chain(&mut tx, &audited(2)).await.unwrap();
     drop(tx);
     assert_eq!(store.audit_head().await.unwrap(), head);

@@ -1,11 +1,11 @@
-//! Jobs, leases, and files that cannot be used.
+//! Jobs and leases.
 
 use deploy_engine::job::{
     JobEvent, JobId, JobKind, JobResult, Journal, JournalError, Lease, LeaseError,
 };
 
-use super::{at, open};
-use crate::store::{FILE_NAME, Store, StoreError};
+use super::{Place, at};
+use crate::store::{Store, db::values};
 
 fn job(id: &str) -> JobId {
     JobId(id.to_owned())
@@ -36,9 +36,8 @@ fn finished() -> JobEvent {
     }
 }
 
-#[tokio::test]
-async fn events_come_back_in_order_after_the_store_was_opened_again() {
-    let (dir, store) = open().await;
+pub async fn events_come_back_in_order_after_the_store_was_opened_again(place: &dyn Place) {
+    let store = place.open().await;
     let id = job("j1");
     store
         .create(&id, at(0), &created("site:demo"))
@@ -48,7 +47,7 @@ async fn events_come_back_in_order_after_the_store_was_opened_again() {
     assert_eq!(store.unfinished().await.unwrap(), std::slice::from_ref(&id));
     store.close().await;
 
-    let store = Store::open(dir.path()).await.unwrap();
+    let store = place.open().await;
     store.append(&id, 2, at(2), &finished()).await.unwrap();
     let expected = vec![
         (at(0), created("site:demo")),
@@ -62,9 +61,8 @@ async fn events_come_back_in_order_after_the_store_was_opened_again() {
     assert_eq!(summary.finished_at, Some(at(2)));
 }
 
-#[tokio::test]
-async fn an_append_at_another_length_is_a_conflict() {
-    let (_dir, store) = open().await;
+pub async fn an_append_at_another_length_is_a_conflict(place: &dyn Place) {
+    let store = place.open().await;
     let id = job("j1");
     store
         .create(&id, at(0), &created("site:demo"))
@@ -95,9 +93,8 @@ async fn an_append_at_another_length_is_a_conflict() {
     );
 }
 
-#[tokio::test]
-async fn of_many_writers_at_one_length_exactly_one_wins() {
-    let (_dir, store) = open().await;
+pub async fn of_many_writers_at_one_length_exactly_one_wins(place: &dyn Place) {
+    let store = place.open().await;
     let id = job("j1");
     store
         .create(&id, at(0), &created("site:demo"))
@@ -118,9 +115,8 @@ async fn acquire(store: &Store, scope: &str, id: &str, now: i64) -> Result<Lease
     store.acquire(scope, "bot1", &job(id), at(now)).await
 }
 
-#[tokio::test]
-async fn a_lease_ends_with_its_job_and_tokens_grow_for_ever() {
-    let (dir, store) = open().await;
+pub async fn a_lease_ends_with_its_job_and_tokens_grow_for_ever(place: &dyn Place) {
+    let store = place.open().await;
     for id in ["j1", "j2", "j3"] {
         store
             .create(&job(id), at(0), &created("site:demo"))
@@ -160,7 +156,7 @@ async fn a_lease_ends_with_its_job_and_tokens_grow_for_ever() {
     store.release(&third).await.unwrap();
     store.close().await;
 
-    let store = Store::open(dir.path()).await.unwrap();
+    let store = place.open().await;
     let fourth = acquire(&store, "site:demo", "j2", -1_000).await.unwrap();
     assert_eq!(
         fourth.token,
@@ -169,9 +165,8 @@ async fn a_lease_ends_with_its_job_and_tokens_grow_for_ever() {
     );
 }
 
-#[tokio::test]
-async fn repairs_of_two_domains_do_not_exclude_each_other_but_a_deploy_does() {
-    let (_dir, store) = open().await;
+pub async fn repairs_of_two_domains_do_not_exclude_each_other_but_a_deploy_does(place: &dyn Place) {
+    let store = place.open().await;
     for id in ["j1", "j2", "j3"] {
         store.create(&job(id), at(0), &created("x")).await.unwrap();
     }
@@ -181,62 +176,15 @@ async fn repairs_of_two_domains_do_not_exclude_each_other_but_a_deploy_does() {
     assert!(matches!(deploy, Err(LeaseError::Held { .. })), "{deploy:?}");
 }
 
-#[tokio::test]
-async fn a_store_that_cannot_be_used_says_why() {
-    // A file where the directory should be.
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("state");
-    std::fs::write(&path, "").unwrap();
-    let error = Store::open(&path).await.unwrap_err();
-    assert!(matches!(error, StoreError::Directory { .. }), "{error}");
-
-    // Not a database.
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join(FILE_NAME), "x".repeat(8_192)).unwrap();
-    let error = Store::open(dir.path()).await.unwrap_err();
-    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
-
-    // A page in the middle was overwritten.
-    let (dir, store) = open().await;
-    for n in 0..200 {
-        let id = job(&format!("j{n}"));
-        store
-            .create(&id, at(n), &created("site:demo"))
-            .await
-            .unwrap();
-    }
-    store.close().await;
-    let file = dir.path().join(FILE_NAME);
-    let mut bytes = std::fs::read(&file).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle..middle + 8_192].fill(0xa5);
-    std::fs::write(&file, bytes).unwrap();
-    let error = Store::open(dir.path()).await.unwrap_err();
-    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
-
-    // Made by a newer version.
-    let (dir, store) = open().await;
-    sqlx::query("UPDATE _sqlx_migrations SET version = version + 98")
-        .execute(&store.writer)
-        .await
-        .unwrap();
-    store.close().await;
-    let error = Store::open(dir.path()).await.unwrap_err();
-    assert!(matches!(error, StoreError::Version { .. }), "{error}");
-}
-
-#[tokio::test]
-async fn an_event_that_cannot_be_read_is_named() {
-    let (_dir, store) = open().await;
+pub async fn an_event_that_cannot_be_read_is_named(place: &dyn Place) {
+    let store = place.open().await;
     let id = job("j1");
     store
         .create(&id, at(0), &created("site:demo"))
         .await
         .unwrap();
-    sqlx::query("UPDATE job_events SET event = '{}'")
-        .execute(&store.writer)
-        .await
-        .unwrap();
+    let spoil = "UPDATE job_events SET event = '{}'";
+    store.db.write("spoiling", spoil, values![]).await.unwrap();
     let error = store.load(&id).await.unwrap_err();
     assert!(
         matches!(error, JournalError::Corrupt { position: 0, .. }),

@@ -1,0 +1,459 @@
+//! The one way to either database: a query is written once, with `$1`, `$2`, … for its values, which both take.
+//!
+//! Isolation. A write transaction says what it locks ([`Lock`]), and has the lock before it reads anything: so what it reads is
+//! still true when it commits. In SQLite that is the whole file (`BEGIN IMMEDIATE`); in PostgreSQL an advisory lock, under
+//! `READ COMMITTED`, where each statement sees everything that was committed before the lock was had.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::TryStreamExt;
+use sqlx::{
+    AssertSqlSafe, Either, Executor, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection,
+    SqlitePool, Transaction, pool::PoolConnection, postgres::PgRow, sqlite::SqliteRow,
+};
+
+use super::{
+    StoreError,
+    error::{Meaning, doing, meaning},
+    postgres::CHANNEL,
+};
+
+/// How long a bot waits for the answer to one statement of PostgreSQL: statements take milliseconds, and the server's own
+/// limit is shorter. Past this the network hangs, and waiting longer would only hide it.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// A query in the words of both databases; the same words wherever they agree.
+#[derive(Clone, Copy)]
+pub(super) struct Sql {
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+impl Sql {
+    pub const fn each(sqlite: &'static str, postgres: &'static str) -> Self {
+        Self { sqlite, postgres }
+    }
+}
+
+impl From<&'static str> for Sql {
+    fn from(both: &'static str) -> Self {
+        Self::each(both, both)
+    }
+}
+
+/// A value of a query. All columns of the store are texts or 64-bit integers.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    Text(Option<String>),
+    Int(Option<i64>),
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(Some(text.to_owned()))
+    }
+}
+
+impl From<&String> for Value {
+    fn from(text: &String) -> Self {
+        Self::Text(Some(text.clone()))
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(Some(text))
+    }
+}
+
+impl From<Option<String>> for Value {
+    fn from(text: Option<String>) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<&Option<String>> for Value {
+    fn from(text: &Option<String>) -> Self {
+        Self::Text(text.clone())
+    }
+}
+
+impl From<Option<&str>> for Value {
+    fn from(text: Option<&str>) -> Self {
+        Self::Text(text.map(str::to_owned))
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Int(Some(number))
+    }
+}
+
+impl From<u32> for Value {
+    fn from(number: u32) -> Self {
+        Self::Int(Some(i64::from(number)))
+    }
+}
+
+impl From<Option<i64>> for Value {
+    fn from(number: Option<i64>) -> Self {
+        Self::Int(number)
+    }
+}
+
+/// The values of a query, in their order.
+macro_rules! values {
+    ($($value:expr),* $(,)?) => { vec![$($crate::store::db::Value::from($value)),*] };
+}
+pub(super) use values;
+
+/// A row of either database.
+pub(super) enum Row {
+    Sqlite(SqliteRow),
+    Postgres(PgRow),
+}
+
+/// What a statement did.
+#[derive(Default)]
+pub(super) struct Done {
+    pub affected: u64,
+    pub rows: Vec<Row>,
+}
+
+impl Done {
+    pub fn first(mut self) -> Option<Row> {
+        match self.rows.is_empty() {
+            true => None,
+            false => Some(self.rows.swap_remove(0)),
+        }
+    }
+}
+
+/// What a write transaction reads and must find unchanged when it commits.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Lock<'a> {
+    /// Nothing that it reads decides what it writes; rows that it changes are locked by changing them.
+    Rows,
+    Alerts,
+    Leases,
+    Approval(&'a str),
+    /// Everything, against every other bot: a copy of one store into another.
+    Copy,
+}
+
+/// Separates our advisory locks from those of others in the same database ("nigh").
+const LOCK_CLASS: i32 = 0x6e69_6768;
+
+impl Lock<'_> {
+    /// The second key of the advisory lock. Two approvals that share one only wait for each other.
+    fn key(self) -> Option<i32> {
+        match self {
+            Self::Rows => None,
+            Self::Alerts => Some(1),
+            Self::Leases => Some(2),
+            Self::Copy => Some(3),
+            Self::Approval(id) => {
+                use sha2::{Digest, Sha256};
+                let digest = Sha256::digest(id.as_bytes());
+                let number = i32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
+                Some(number | 0x100)
+            }
+        }
+    }
+}
+
+/// Either database. Cheap to clone.
+#[derive(Clone)]
+pub(super) enum Db {
+    Sqlite {
+        /// One connection: SQLite has one writer.
+        writer: SqlitePool,
+        readers: SqlitePool,
+    },
+    Postgres(Pg),
+}
+
+impl Db {
+    pub async fn read(
+        &self,
+        what: &'static str,
+        sql: impl Into<Sql>,
+        values: Vec<Value>,
+    ) -> Result<Done, StoreError> {
+        let sql = sql.into();
+        match self {
+            Self::Sqlite { readers, .. } => one_on_sqlite(readers, what, sql, values).await,
+            Self::Postgres(pg) => pg.one(what, sql.postgres, values).await,
+        }
+    }
+
+    /// One statement, which is a transaction of its own; durable when it returns.
+    pub async fn write(
+        &self,
+        what: &'static str,
+        sql: impl Into<Sql>,
+        values: Vec<Value>,
+    ) -> Result<Done, StoreError> {
+        let sql = sql.into();
+        match self {
+            Self::Sqlite { writer, .. } => one_on_sqlite(writer, what, sql, values).await,
+            Self::Postgres(pg) => pg.one(what, sql.postgres, values).await,
+        }
+    }
+
+    /// A write transaction that has its lock.
+    pub async fn begin(&self, what: &'static str, lock: Lock<'_>) -> Result<Tx, StoreError> {
+        match self {
+            Self::Sqlite { writer, .. } => {
+                let tx = writer.begin_with("BEGIN IMMEDIATE").await;
+                Ok(Tx::Sqlite(tx.map_err(doing(what))?))
+            }
+            Self::Postgres(pg) => PgTx::begin(pg, what, lock).await.map(Tx::Postgres),
+        }
+    }
+
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite { writer, readers } => {
+                readers.close().await;
+                writer.close().await;
+            }
+            Self::Postgres(pg) => pg.pool.close().await,
+        }
+    }
+}
+
+/// The pool of one bot.
+#[derive(Clone)]
+pub(super) struct Pg {
+    pool: PgPool,
+    /// How often the database was away when something was asked of it.
+    troubles: Arc<AtomicU64>,
+}
+
+impl Pg {
+    pub fn new(pool: PgPool) -> Self {
+        Self {
+            pool,
+            troubles: Arc::default(),
+        }
+    }
+
+    pub fn troubles(&self) -> u64 {
+        self.troubles.load(Ordering::SeqCst)
+    }
+
+    async fn one(
+        &self,
+        what: &'static str,
+        sql: &'static str,
+        values: Vec<Value>,
+    ) -> Result<Done, StoreError> {
+        let mut connection = self.acquire(what).await?;
+        let done = on_postgres(&mut connection, sql, values);
+        let done = self.answered(what, done).await;
+        if matches!(&done, Err(error) if error.is_away()) {
+            // It hangs, or leads to a server that does not take writes any more.
+            connection.close_on_drop();
+        }
+        done
+    }
+
+    async fn acquire(&self, what: &'static str) -> Result<PoolConnection<Postgres>, StoreError> {
+        let connection = self.pool.acquire().await.map_err(doing(what));
+        self.noted(connection)
+    }
+
+    /// An answer, or that there was none in time.
+    async fn answered<T>(
+        &self,
+        what: &'static str,
+        running: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, StoreError> {
+        let answer = match tokio::time::timeout(ANSWER_LIMIT, running).await {
+            Ok(answer) => answer.map_err(doing(what)),
+            Err(_) => Err(StoreError::Away {
+                doing: what,
+                found: format!("no answer in {} s", ANSWER_LIMIT.as_secs()),
+            }),
+        };
+        self.noted(answer)
+    }
+
+    fn noted<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        answer.inspect_err(|error| {
+            if error.is_away() {
+                self.troubles.fetch_add(1, Ordering::SeqCst);
+            }
+        })
+    }
+}
+
+/// A write transaction; dropped, it did nothing.
+pub(super) enum Tx {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(PgTx),
+}
+
+impl Tx {
+    pub async fn run(
+        &mut self,
+        what: &'static str,
+        sql: impl Into<Sql>,
+        values: Vec<Value>,
+    ) -> Result<Done, StoreError> {
+        let sql = sql.into();
+        match self {
+            Self::Sqlite(tx) => {
+                let done = on_sqlite(&mut *tx, sql.sqlite, values).await;
+                done.map_err(doing(what))
+            }
+            Self::Postgres(tx) => tx.run(what, sql.postgres, values).await,
+        }
+    }
+
+    /// Wakes other bots when this is committed; a store that has only one wakes nobody.
+    pub async fn wake(&mut self, what: &'static str) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(tx) => tx.raw(what, format!("NOTIFY {CHANNEL}")).await,
+        }
+    }
+
+    /// Durable when it returns. If it fails as away it may have happened or not: whoever needs to know reads again.
+    pub async fn commit(self, what: &'static str) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(tx) => tx.commit().await.map_err(doing(what)),
+            Self::Postgres(tx) => tx.commit(what).await,
+        }
+    }
+}
+
+/// A transaction of PostgreSQL on a connection of its own. One that was not committed closes its connection, so that the
+/// server undoes it however the bot came to drop it.
+pub(super) struct PgTx {
+    pg: Pg,
+    connection: PoolConnection<Postgres>,
+    open: bool,
+}
+
+impl PgTx {
+    async fn begin(pg: &Pg, what: &'static str, lock: Lock<'_>) -> Result<Self, StoreError> {
+        let mut tx = Self {
+            connection: pg.acquire(what).await?,
+            pg: pg.clone(),
+            open: true,
+        };
+        let mut begin = "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned();
+        if let Some(key) = lock.key() {
+            begin.push_str(&format!(
+                "; SELECT pg_advisory_xact_lock({LOCK_CLASS}, {key})"
+            ));
+        }
+        tx.raw(what, begin).await?;
+        Ok(tx)
+    }
+
+    async fn run(
+        &mut self,
+        what: &'static str,
+        sql: &'static str,
+        values: Vec<Value>,
+    ) -> Result<Done, StoreError> {
+        let done = on_postgres(&mut self.connection, sql, values);
+        self.pg.answered(what, done).await
+    }
+
+    /// Words of our own, without values.
+    async fn raw(&mut self, what: &'static str, sql: String) -> Result<(), StoreError> {
+        let running = async {
+            let sql = sqlx::raw_sql(AssertSqlSafe(sql));
+            (&mut *self.connection).execute(sql).await.map(drop)
+        };
+        self.pg.answered(what, running).await
+    }
+
+    async fn commit(mut self, what: &'static str) -> Result<(), StoreError> {
+        self.raw(what, "COMMIT".to_owned()).await?;
+        self.open = false;
+        Ok(())
+    }
+}
+
+impl Drop for PgTx {
+    fn drop(&mut self) {
+        if self.open {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+async fn one_on_sqlite(
+    pool: &SqlitePool,
+    what: &'static str,
+    sql: Sql,
+    values: Vec<Value>,
+) -> Result<Done, StoreError> {
+    let mut connection = pool.acquire().await.map_err(doing(what))?;
+    on_sqlite(&mut connection, sql.sqlite, values)
+        .await
+        .map_err(doing(what))
+}
+
+macro_rules! on {
+    ($connection:expr, $sql:expr, $values:expr, $row:path, $text:expr) => {{
+        let mut query = sqlx::query($sql);
+        for value in $values {
+            query = match value {
+                Value::Text(text) => query.bind(text.map($text)),
+                Value::Int(number) => query.bind(number),
+            };
+        }
+        let mut done = Done::default();
+        let mut answers = $connection.fetch_many(query);
+        while let Some(answer) = answers.try_next().await? {
+            match answer {
+                Either::Left(result) => done.affected += result.rows_affected(),
+                Either::Right(row) => done.rows.push($row(row)),
+            }
+        }
+        Ok(done)
+    }};
+}
+
+async fn on_sqlite(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+    values: Vec<Value>,
+) -> Result<Done, sqlx::Error> {
+    on!(connection, sql, values, Row::Sqlite, |text: String| text)
+}
+
+async fn on_postgres(
+    connection: &mut PgConnection,
+    sql: &'static str,
+    values: Vec<Value>,
+) -> Result<Done, sqlx::Error> {
+    on!(connection, sql, values, Row::Postgres, without_nul)
+}
+
+/// PostgreSQL keeps no NUL in a text. A label that has one (nobody means it well) must not stop the alerts beside it.
+pub(super) fn without_nul(text: String) -> String {
+    match text.contains('\0') {
+        true => text.replace('\0', "\u{fffd}"),
+        false => text,
+    }
+}
+
+/// Is the file or the database itself damaged?
+pub(super) fn is_damage(error: &sqlx::Error) -> bool {
+    meaning(error) == Meaning::Damage
+}

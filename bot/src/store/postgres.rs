@@ -1,0 +1,365 @@
+//! The store of several bots: any PostgreSQL, best one that is highly available.
+//!
+//! Every wait has a limit on both sides. The bot's say when it stops believing in an answer; the server's end what a bot left
+//! that was cut off, so that its locks hold up nobody for longer than a take-over may last.
+
+use std::{str::FromStr, time::Duration};
+
+use sqlx::{
+    Connection, Executor, PgConnection, PgPool, Row,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode},
+};
+use tokio::{sync::watch, task::JoinHandle};
+
+use super::{
+    StoreError,
+    db::{Db, Pg},
+    sqlite::migration,
+};
+use crate::config::Secret;
+
+/// Connections of one bot: a few jobs that write their journals, the healer, the chat, webhooks. Well below what a server
+/// with its usual 100 leaves for three bots.
+const CONNECTIONS: u32 = 8;
+
+/// How long a caller waits for a connection, opening one included: longer than a TLS handshake over a slow network, short
+/// enough that a bot which leads notices that the database is away before others take over.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long bringing the tables up to date may take, waiting for another bot that does the same included.
+const MIGRATE_LIMIT: Duration = Duration::from_secs(60);
+
+/// The first and the longest pause before a broken listener is made anew. Polling goes on meanwhile.
+const LISTEN_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// The oldest server whose SQL the store uses.
+const OLDEST_VERSION: i32 = 130_000;
+
+/// What the server does for a session of ours:
+/// a statement ends before the bot gives up on it; waiting for a lock ends sooner; a transaction that a dead bot left open ends
+/// and frees its locks; a connection whose bot is cut off is found out within seconds.
+const LIMITS: [(&str, &str); 7] = [
+    ("statement_timeout", "4s"),
+    ("lock_timeout", "3s"),
+    ("idle_in_transaction_session_timeout", "3s"),
+    ("tcp_keepalives_idle", "3"),
+    ("tcp_keepalives_interval", "1"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "6000"),
+];
+
+/// A commit is on the server's disk when it returns, whatever the server's default; a stricter default is kept.
+const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false) \
+    WHERE current_setting('synchronous_commit') IN ('off', 'local')";
+
+/// The channel on which bots wake each other.
+pub(super) const CHANNEL: &str = "nightshift";
+
+/// Where the store is, and how to get in.
+#[derive(Clone, Debug)]
+pub struct PostgresStore {
+    /// `postgres://USER@HOST:PORT/DATABASE?sslmode=…`, without a password.
+    pub url: String,
+    pub password: Option<Secret>,
+}
+
+impl PostgresStore {
+    /// For people; never with a password.
+    pub fn at(&self) -> String {
+        match self.options() {
+            Ok(options) => described(&options),
+            Err(_) => "PostgreSQL".to_owned(),
+        }
+    }
+
+    /// # Errors
+    /// What is wrong with the address. Never shows it: somebody may have written a password into it.
+    pub fn check(&self) -> Result<(), String> {
+        self.options().map(drop)
+    }
+
+    fn options(&self) -> Result<PgConnectOptions, String> {
+        if has_password(&self.url) {
+            return Err("expected an address without a password, found one in it; \
+                        name a `file` or a `credential` under `password`"
+                .to_owned());
+        }
+        if !self.url.starts_with("postgres://") && !self.url.starts_with("postgresql://") {
+            return Err("expected an address like `postgres://USER@HOST:PORT/DATABASE`".to_owned());
+        }
+        let options = PgConnectOptions::from_str(&self.url)
+            .map_err(|_| "expected an address like `postgres://USER@HOST:PORT/DATABASE`")?;
+        let options = match &self.password {
+            Some(password) => options.password(password.reveal()),
+            None => options,
+        };
+        Ok(match says_tls(&self.url) || is_local(&options) {
+            true => options,
+            // Whoever can read the store knows who may do what; whoever can write it decides what happens.
+            false => options.ssl_mode(PgSslMode::VerifyFull),
+        })
+    }
+}
+
+/// The host that an address of a store names; none where it is none.
+pub fn host(url: &str) -> Option<String> {
+    let options = PgConnectOptions::from_str(url).ok()?;
+    Some(options.get_host().to_owned())
+}
+
+/// In the user's place, or as a parameter.
+fn has_password(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let (authority, parameters) = match rest.split_once('?') {
+        Some((before, parameters)) => (before, parameters),
+        None => (rest, ""),
+    };
+    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+    let named = parameters.split('&').any(|one| one.starts_with("password"));
+    user.contains(':') || named
+}
+
+fn says_tls(url: &str) -> bool {
+    url.contains("sslmode=") || url.contains("ssl-mode=")
+}
+
+fn is_local(options: &PgConnectOptions) -> bool {
+    let host = options.get_host();
+    let loopback = host
+        .parse::<std::net::IpAddr>()
+        .is_ok_and(|address| address.is_loopback());
+    options.get_socket().is_some() || host.starts_with('/') || host == "localhost" || loopback
+}
+
+fn described(options: &PgConnectOptions) -> String {
+    let host = options.get_socket().map_or_else(
+        || options.get_host().to_owned(),
+        |path| path.display().to_string(),
+    );
+    format!(
+        "postgres://{}@{host}:{}/{}",
+        options.get_username(),
+        options.get_port(),
+        options.get_database().unwrap_or("")
+    )
+}
+
+/// Hears that other bots left something; stops listening when it is dropped.
+pub(super) struct Ear {
+    woken: watch::Sender<u64>,
+    listening: Option<JoinHandle<()>>,
+}
+
+impl Ear {
+    /// For a store that nobody else uses.
+    pub fn deaf() -> Self {
+        Self {
+            woken: watch::Sender::new(0),
+            listening: None,
+        }
+    }
+
+    pub fn woken(&self) -> watch::Receiver<u64> {
+        self.woken.subscribe()
+    }
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        if let Some(listening) = &self.listening {
+            listening.abort();
+        }
+    }
+}
+
+/// Connects, checks the server, and brings its tables up to date.
+pub(super) async fn open(store: &PostgresStore, replica: &str) -> Result<(Db, Ear), StoreError> {
+    let at = store.at();
+    let failed = |found: String| StoreError::Connect {
+        at: at.clone(),
+        found,
+    };
+    let options = store
+        .options()
+        .map_err(&failed)?
+        .application_name(&format!("nightshift {replica}"));
+    let preparing = prepare(&options);
+    match tokio::time::timeout(MIGRATE_LIMIT, preparing).await {
+        Ok(prepared) => prepared.map_err(&failed)?,
+        Err(_) => {
+            return Err(failed(format!(
+                "no answer in {} s",
+                MIGRATE_LIMIT.as_secs()
+            )));
+        }
+    }
+    let pool = PgPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(CONNECT_LIMIT)
+        .after_connect(|connection, _| {
+            Box::pin(async move { connection.execute(DURABLE).await.map(drop) })
+        })
+        .connect_with(options.clone().options(LIMITS))
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    let woken = watch::Sender::new(0);
+    let ear = Ear {
+        woken: woken.clone(),
+        listening: Some(tokio::spawn(listen(pool.clone(), woken))),
+    };
+    Ok((Db::Postgres(Pg::new(pool)), ear))
+}
+
+/// Without the limits of a bot on duty. First on a connection of its own: a pool would keep a refusal to itself.
+async fn prepare(options: &PgConnectOptions) -> Result<(), String> {
+    let connection = PgConnection::connect_with(options).await;
+    let mut connection = connection.map_err(|error| error.to_string())?;
+    let found = sqlx::query(
+        "SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), \
+         current_setting('fsync'), pg_encoding_to_char(encoding)::text \
+         FROM pg_database WHERE datname = current_database()",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .map_err(|error| error.to_string())?;
+    // Its end is not worth a wait.
+    let _ = connection.close_hard().await;
+    check(found.get(0), found.get(1), &found.get::<String, _>(3))?;
+    if found.get::<String, _>(2) == "off" {
+        tracing::warn!(
+            "the database runs with fsync=off: a power cut there loses what was recorded"
+        );
+    }
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .connect_with(options.clone());
+    let pool = pool.await.map_err(|error| error.to_string())?;
+    let migrated = migrator().run(&pool).await;
+    pool.close().await;
+    migrated.map_err(|error| format!("tables that this version cannot use: {error}"))
+}
+
+/// May the server keep a store? Pure.
+fn check(version: i32, standby: bool, encoding: &str) -> Result<(), String> {
+    if version < OLDEST_VERSION {
+        return Err(format!(
+            "version {}; expected {} or newer",
+            version / 10_000,
+            OLDEST_VERSION / 10_000
+        ));
+    }
+    if standby {
+        return Err(
+            "a standby that takes no writes; expected the address of the primary".to_owned(),
+        );
+    }
+    if encoding != "UTF8" {
+        return Err(format!("the encoding {encoding}; expected UTF8"));
+    }
+    Ok(())
+}
+
+pub(super) fn migrator() -> Migrator {
+    Migrator::with_migrations(vec![
+        migration(
+            1,
+            "store",
+            include_str!("../../migrations/postgres/0001_store.sql"),
+        ),
+        migration(
+            2,
+            "several bots",
+            include_str!("../../migrations/postgres/0002_several_bots.sql"),
+        ),
+        migration(
+            3,
+            "access",
+            include_str!("../../migrations/postgres/0003_access.sql"),
+        ),
+    ])
+}
+
+/// Passes on that another bot changed something, for as long as the store is open. Whoever waits polls beside it, so a
+/// listener that is broken costs a second, never a message.
+async fn listen(pool: PgPool, woken: watch::Sender<u64>) {
+    let mut pause = LISTEN_PAUSE.0;
+    while !pool.is_closed() {
+        if let Ok(mut listener) = listener(&pool).await {
+            pause = LISTEN_PAUSE.0;
+            while listener.recv().await.is_ok() {
+                woken.send_modify(|count| *count += 1);
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LISTEN_PAUSE.1);
+    }
+}
+
+async fn listener(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen(CHANNEL).await?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(url: &str) -> PostgresStore {
+        PostgresStore {
+            url: url.to_owned(),
+            password: Some(Secret::new("hush")),
+        }
+    }
+
+    #[rstest::rstest]
+    #[case("postgres://bot:hush@db/x", "without a password")]
+    #[case("postgres://bot@db/x?password=hush", "without a password")]
+    #[case("mysql://bot@db/x", "expected an address like")]
+    #[case("bot@db", "expected an address like")]
+    fn addresses_that_are_refused_are_not_shown(#[case] url: &str, #[case] expected: &str) {
+        let why = store(url).check().unwrap_err();
+        assert!(why.contains(expected), "{why}");
+        assert!(!why.contains("hush"), "{why}");
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let store = store("postgres://bot@db.example.org:6432/night");
+        assert_eq!(store.at(), "postgres://bot@db.example.org:6432/night");
+        assert!(!format!("{store:?}").contains("hush"));
+    }
+
+    #[rstest::rstest]
+    #[case("postgres://bot@db.example.org/x", true)]
+    #[case("postgres://bot@127.0.0.1/x", false)]
+    #[case("postgres://bot@localhost/x", false)]
+    #[case("postgres:///x?host=/run/postgresql", false)]
+    #[case("postgres://bot@db.example.org/x?sslmode=verify-ca", false)]
+    fn over_a_network_the_server_is_verified_unless_told_otherwise(
+        #[case] url: &str,
+        #[case] full: bool,
+    ) {
+        let mode = store(url).options().unwrap().get_ssl_mode();
+        assert_eq!(matches!(mode, PgSslMode::VerifyFull), full, "{mode:?}");
+    }
+
+    #[rstest::rstest]
+    #[case(150_006, false, "UTF8", None)]
+    #[case(120_001, false, "UTF8", Some("version 12"))]
+    #[case(150_006, true, "UTF8", Some("standby"))]
+    #[case(150_006, false, "SQL_ASCII", Some("SQL_ASCII"))]
+    fn servers(
+        #[case] version: i32,
+        #[case] standby: bool,
+        #[case] encoding: &str,
+        #[case] refused: Option<&str>,
+    ) {
+        let found = check(version, standby, encoding);
+        match refused {
+            None => found.unwrap(),
+            Some(why) => assert!(found.unwrap_err().contains(why)),
+        }
+    }
+}

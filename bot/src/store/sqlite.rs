@@ -1,0 +1,180 @@
+//! The embedded store: one file in the state directory, checked when it is opened.
+
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sqlx::{
+    SqlitePool,
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{
+    StoreError,
+    db::{Db, is_damage},
+};
+
+/// File in the state directory.
+pub const FILE_NAME: &str = "nightshift.db";
+
+/// Readers at once: more than the few pages and commands that read at the same time.
+const READERS: u32 = 4;
+
+/// How long a statement waits for another process that holds the file, for example a backup.
+const BUSY_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a caller waits for its turn at the one writer. Writes take milliseconds; past this the disk hangs, and an
+/// error is better than a bot that seems to work.
+const TURN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Opens or creates the store in a state directory, checks it, and brings its tables up to date.
+pub(super) async fn open(state_dir: &Path) -> Result<Db, StoreError> {
+    prepare_directory(state_dir).await?;
+    let path = state_dir.join(FILE_NAME);
+    let options = SqliteConnectOptions::new()
+        .filename(&path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_LIMIT);
+    let writer = pool(1).connect_with(options.clone()).await;
+    let writer = writer.map_err(|error| open_error(&path, &error))?;
+    check(&writer, &path).await?;
+    let migrated = migrator().run(&writer).await;
+    migrated.map_err(|error| migrate_error(&path, &error))?;
+    let readers = pool(READERS)
+        .connect_with(options.read_only(true).create_if_missing(false))
+        .await
+        .map_err(|error| open_error(&path, &error))?;
+    Ok(Db::Sqlite { writer, readers })
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(TURN_LIMIT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        // A ping before each use would double the statements; a local file does not go away.
+        .test_before_acquire(false)
+}
+
+/// Created for the owner only: the store holds chat identities and readings of hosts.
+async fn prepare_directory(state_dir: &Path) -> Result<(), StoreError> {
+    let failed = |found| StoreError::Directory {
+        path: state_dir.to_owned(),
+        found,
+    };
+    let mut builder = tokio::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(state_dir).await.map_err(failed)
+}
+
+async fn check(writer: &SqlitePool, path: &Path) -> Result<(), StoreError> {
+    let found: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+        .fetch_one(writer)
+        .await
+        .map_err(|error| open_error(path, &error))?;
+    if found == "ok" {
+        return Ok(());
+    }
+    Err(StoreError::Damaged {
+        path: path.to_owned(),
+        found,
+    })
+}
+
+/// Numbered as those of PostgreSQL: the same number makes the same tables.
+fn migrator() -> Migrator {
+    Migrator::with_migrations(vec![
+        migration(
+            1,
+            "store",
+            include_str!("../../migrations/sqlite/0001_store.sql"),
+        ),
+        migration(
+            2,
+            "several bots",
+            include_str!("../../migrations/sqlite/0002_several_bots.sql"),
+        ),
+        migration(
+            3,
+            "access",
+            include_str!("../../migrations/sqlite/0003_access.sql"),
+        ),
+    ])
+}
+
+pub(super) fn migration(version: i64, name: &'static str, sql: &'static str) -> Migration {
+    Migration::new(
+        version,
+        Cow::Borrowed(name),
+        MigrationType::Simple,
+        sqlx::SqlSafeStr::into_sql_str(sql),
+        false,
+    )
+}
+
+fn open_error(path: &Path, error: &sqlx::Error) -> StoreError {
+    let (path, found) = (path.to_owned(), error.to_string());
+    if is_damage(error) {
+        StoreError::Damaged { path, found }
+    } else {
+        StoreError::Open { path, found }
+    }
+}
+
+fn migrate_error(path: &Path, error: &MigrateError) -> StoreError {
+    let (path, found): (PathBuf, String) = (path.to_owned(), error.to_string());
+    match error {
+        MigrateError::Execute(source) => open_error(&path, source),
+        _ => StoreError::Version { path, found },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A database that a version made which had some of the numbers only.
+    #[tokio::test]
+    async fn a_store_of_an_earlier_version_is_brought_up_to_date() {
+        for had in [vec![1], vec![1, 3], vec![1, 2]] {
+            let dir = tempfile::tempdir().unwrap();
+            let options = SqliteConnectOptions::new()
+                .filename(dir.path().join(FILE_NAME))
+                .create_if_missing(true);
+            let earlier = pool(1).connect_with(options).await.unwrap();
+            let all = migrator();
+            let some = all.iter().filter(|one| had.contains(&one.version));
+            let some = Migrator::with_migrations(some.cloned().collect());
+            some.run(&earlier).await.unwrap();
+            earlier.close().await;
+            for _ in 0..2 {
+                open(dir.path()).await.unwrap().close().await;
+            }
+        }
+    }
+
+    #[test]
+    fn both_databases_have_the_same_migrations() {
+        let named = |all: Migrator| -> Vec<(i64, String)> {
+            let all = all.iter();
+            all.map(|one| (one.version, one.description.to_string()))
+                .collect()
+        };
+        assert_eq!(named(migrator()), named(super::super::postgres::migrator()));
+    }
+
+    /// What was released is never changed: a store that has it would not open any more.
+    #[test]
+    fn released_tables_are_as_they_were() {
+        let released = migrator().iter().next().unwrap().checksum.to_vec();
+        let hex: String = released.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(&hex[..32], "5aa537eb44809b0c184b7cdac87e85a5");
+    }
+}

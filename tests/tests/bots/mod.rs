@@ -1,0 +1,321 @@
+//! Bots in this process: each in a runtime of its own, so that one can be killed without the others.
+
+mod paper;
+mod wire;
+mod world;
+
+use std::{sync::Arc, time::Duration};
+
+use bot::{
+    audit::Redactor,
+    chat::{Room, Subject, office::Office},
+    config::Secret,
+    halt::Halt,
+    jobs::{JobDesk, NewJob, new_job_id},
+    replicas::{DutyGate, Keeper, Lead},
+    store::{MessageKey, Parcel, PostgresStore, Store, StoreError},
+    web,
+    wording::{Message, Severity},
+};
+use collectors::{Alert, Change};
+use deploy_engine::{
+    job::{Action, Effect, JobId, JobKind, JobResult, Journal, JournalError, Lease, Step, StepId},
+    model::{HostName, Secs, ServiceName},
+    probe::{ProbeContext, ProbeSite},
+    runner::{Context, NoObserver, OpenGate, Runner},
+    wire::{Command, Work},
+};
+use lab::postgres::Postgres;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use paper::Paper;
+pub use wire::Wire;
+pub use world::World;
+
+const WEBHOOK: &str = include_str!("../../../collectors/src/testdata/webhook-watchdog.json");
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A server for all databases of one test.
+pub struct Bench {
+    pub postgres: Postgres,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self {
+            postgres: Postgres::start().unwrap(),
+        }
+    }
+
+    /// A new world and a new database.
+    pub fn fresh(&self) -> (Arc<World>, String) {
+        let number = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_nanos();
+        let name = format!("bots{number}");
+        self.postgres.database(&name).unwrap();
+        (Arc::new(World::default()), name)
+    }
+}
+
+/// How a bot reaches the store.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Way {
+    Straight,
+    /// Through a wire that can be cut.
+    Wire,
+}
+
+/// One bot, without chats and sources.
+pub struct InProcess {
+    runtime: Runtime,
+    pub store: Store,
+    pub lead: Lead,
+    pub office: Office,
+    pub paper: Arc<Paper>,
+    desk: JobDesk,
+    stop: CancellationToken,
+    wire: Option<Wire>,
+}
+
+struct NoSite;
+
+impl ProbeSite for NoSite {
+    fn context(&self, _: Option<&ServiceName>, _: &HostName) -> Result<ProbeContext<'_>, String> {
+        Err("there is no site".to_owned())
+    }
+}
+
+impl InProcess {
+    pub fn start(bench: &Bench, database: &str, world: &Arc<World>, way: Way) -> Self {
+        let wire = (way == Way::Wire).then(|| Wire::to(bench.postgres.port()));
+        let port = wire.as_ref().map_or(bench.postgres.port(), Wire::port);
+        let address = PostgresStore {
+            url: bench.postgres.url_through(port, database),
+            password: Some(Secret::new(bench.postgres.password())),
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let replica = format!("bot:{}", &new_job_id().0[20..]);
+        let store = runtime
+            .block_on(Store::open_shared(&address, &replica))
+            .unwrap();
+        let halt = runtime.block_on(Halt::load(store.clone())).unwrap();
+        let (stop, lead) = (CancellationToken::new(), Lead::stand_by());
+        let desk = JobDesk::new(store.clone(), stop.clone());
+        let gate = DutyGate {
+            lead: lead.clone(),
+            halt: halt.clone(),
+            then: Arc::new(OpenGate),
+        };
+        desk.set_runner(Runner::new(Context::new(
+            Arc::new(store.clone()),
+            world.clone(),
+            Arc::new(NoSite),
+            Arc::new(gate),
+            Arc::new(NoObserver),
+            replica,
+        )));
+        let paper = Arc::new(Paper::default());
+        let office = Office::new(store.clone(), vec![paper.clone()]);
+        let bot = Self {
+            runtime,
+            store,
+            lead,
+            office,
+            paper,
+            desk,
+            stop,
+            wire,
+        };
+        bot.on_duty(halt);
+        bot
+    }
+
+    /// As `serve` does it.
+    fn on_duty(&self, halt: Halt) {
+        let (send, mut taken) = tokio::sync::mpsc::channel(64);
+        let (store, lead) = (self.store.clone(), self.lead.clone());
+        let keeper = Keeper::new(store, lead, halt, "host".to_owned(), None, send);
+        self.runtime.spawn(keeper.run(self.stop.clone()));
+        let (lead, desk) = (self.lead.clone(), self.desk.clone());
+        self.runtime.spawn(async move {
+            lead.until_leading().await;
+            desk.resume_all().await.unwrap();
+            while let Some(jobs) = taken.recv().await {
+                jobs.iter().for_each(|job| desk.drive(job));
+            }
+        });
+    }
+
+    pub fn on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    fn within<T>(&self, future: impl Future<Output = T>) -> T {
+        let limited = async { tokio::time::timeout(LIMIT, future).await };
+        self.on(limited).unwrap()
+    }
+
+    pub fn until_leading(&self) {
+        self.within(self.lead.until_leading());
+    }
+
+    pub fn until_over(&self) -> String {
+        self.within(self.lead.until_over())
+    }
+
+    /// As `kill -9`: nothing is told to anybody.
+    pub fn kill(self) {
+        self.runtime.shutdown_background();
+    }
+
+    /// Stops, but says nothing to the others.
+    pub fn stop(self) {
+        self.stop.cancel();
+        self.on(self.desk.rest());
+        self.runtime.shutdown_background();
+    }
+
+    /// As SIGTERM.
+    pub fn leave(self) {
+        self.stop.cancel();
+        self.on(self.desk.rest());
+        self.on(self.store.leave()).unwrap();
+        self.runtime.shutdown_background();
+    }
+
+    pub fn wire(&self) -> &Wire {
+        self.wire.as_ref().unwrap()
+    }
+
+    /// Two steps on one host, the first of which takes as long as the test wants.
+    pub fn start_job(&self) -> JobId {
+        self.try_start_job().unwrap()
+    }
+
+    pub fn try_start_job(&self) -> Result<JobId, JournalError> {
+        let new = NewJob {
+            id: new_job_id(),
+            kind: JobKind::Deploy {
+                plan_digest: "d1".into(),
+            },
+            title: "deploy".into(),
+            requested_by: "alice".into(),
+            scope: "site:bots".into(),
+            steps: vec![step(0, "slow"), step(1, "fast")],
+        };
+        self.on(self.desk.start(new, &[]))
+    }
+
+    pub fn lease(&self, job: &JobId) -> Lease {
+        let leases = self.on(self.store.leases()).unwrap();
+        let of_job = leases.into_iter().find(|one| one.lease.job == *job);
+        of_job.unwrap().lease
+    }
+
+    pub fn length(&self, job: &JobId) -> u64 {
+        self.on(self.store.load(job)).unwrap().len() as u64
+    }
+
+    pub fn until_finished(&self, job: &JobId) -> JobResult {
+        lab::wait::until("the end of the job", LIMIT, || {
+            let job = self.on(self.store.job(job)).map_err(|e| e.to_string())?;
+            job.and_then(|job| job.result).ok_or("it runs".to_owned())
+        })
+        .unwrap()
+    }
+
+    pub fn rooms(&self) -> Vec<Room> {
+        vec!["paper:r".parse().unwrap()]
+    }
+
+    pub fn say(&self, subject: &str, title: &str) -> Result<(), StoreError> {
+        let message = Message::new(Severity::Info, title);
+        let subject = Subject(subject.to_owned());
+        self.on(self.office.say(&self.rooms(), &subject, &message))
+    }
+
+    /// The same words about many subjects, at the same moment.
+    pub fn say_all(&self, subjects: impl Iterator<Item = String>) -> Vec<Result<(), StoreError>> {
+        let (message, rooms) = (Message::new(Severity::Info, "words"), self.rooms());
+        let subjects: Vec<Subject> = subjects.map(Subject).collect();
+        let said = subjects
+            .iter()
+            .map(|subject| self.office.say(&rooms, subject, &message));
+        self.on(futures::future::join_all(said))
+    }
+
+    /// The title of what should be shown for a subject.
+    pub fn wanted(&self, subject: &str) -> Option<String> {
+        let key = MessageKey {
+            room: "paper:r".into(),
+            subject: subject.into(),
+        };
+        let message = self.on(self.store.message(&key)).unwrap()?;
+        Some(message.body["message"]["title"].as_str()?.to_owned())
+    }
+}
+
+fn step(number: u32, program: &str) -> Step {
+    Step {
+        id: StepId(number),
+        title: program.to_owned(),
+        service: None,
+        action: Action::Host {
+            host: "h1".parse().unwrap(),
+            work: Work::Run {
+                command: Command {
+                    argv: vec![program.to_owned()],
+                    env: Default::default(),
+                    stdin: None,
+                    user: None,
+                    timeout_seconds: 600,
+                    output_limit_bytes: 1_024,
+                },
+            },
+        },
+        // Must not happen twice.
+        effect: Effect::Once,
+        needs: (0..number).map(StepId).collect(),
+        timeout: Secs(600),
+        guards: vec![],
+        unless: None,
+        undo: None,
+    }
+}
+
+/// One webhook to a bot's own server. Its status.
+pub async fn post_webhook(store: &Store) -> u16 {
+    let door = web::Door {
+        tokens: web::Tokens::new(&[("am".to_owned(), Secret::new("secret"))]),
+        signers: web::Signers::new(&[]),
+        certified: false,
+        pace: web::WebPace::new(100),
+        redactor: Redactor::default(),
+    };
+    let (web, committing) = web::Web::new(store.clone(), door, Arc::default(), Arc::default());
+    tokio::spawn(committing);
+    let listener = web::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let url = format!("http://{}/v1/alertmanager", listener.local_addr().unwrap());
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(web::serve(listener, None, web, stop.clone()));
+    let request = reqwest::Client::new().post(url).bearer_auth("secret");
+    let response = request.body(WEBHOOK).send().await.unwrap();
+    stop.cancel();
+    serving.await.unwrap().unwrap();
+    response.status().as_u16()
+}
+
+/// What is in parcels.
+pub fn parcels(parcels: &[Parcel]) -> Vec<(Alert, Change)> {
+    let batch = |parcel: &Parcel| -> Vec<(Alert, Change)> {
+        serde_json::from_value(parcel.body.clone()).unwrap()
+    };
+    parcels.iter().flat_map(batch).collect()
+}

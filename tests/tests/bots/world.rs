@@ -1,0 +1,181 @@
+//! One host that remembers the steps it started and the newest token it has seen, as an agent does.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard},
+    time::Instant,
+};
+
+use async_trait::async_trait;
+use deploy_engine::{
+    job::{JobId, Lease},
+    model::{HostName, Secs},
+    transport::{HostError, Hosts, Observe, Observed},
+    wire::{Fence, Outcome, Progress, StepKey, StepStatus, Work},
+};
+use tokio::sync::{mpsc, watch};
+
+#[derive(Default)]
+struct Inner {
+    /// Step → its program.
+    spool: BTreeMap<StepKey, String>,
+    executed: BTreeMap<String, u32>,
+    /// Never begun, whenever an order comes.
+    called_off: BTreeSet<StepKey>,
+    seen: u64,
+    /// The newest token of a job that was forgotten.
+    forgotten: u64,
+    /// Token of whoever came, and when.
+    contacts: Vec<(u64, Instant)>,
+}
+
+pub struct World {
+    inner: Mutex<Inner>,
+    /// May `slow` end?
+    released: watch::Sender<bool>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            inner: Mutex::default(),
+            released: watch::Sender::new(false),
+        }
+    }
+}
+
+impl World {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    pub fn release(&self) {
+        self.released.send_replace(true);
+    }
+
+    pub fn executed(&self, program: &str) -> u32 {
+        self.lock().executed.get(program).copied().unwrap_or(0)
+    }
+
+    pub fn runs(&self, program: &str) -> Result<(), String> {
+        match self.executed(program) {
+            0 => Err(format!("{program} was not started")),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn newest_token(&self) -> u64 {
+        self.lock().seen
+    }
+
+    pub fn contact_after(&self, token: u64) -> Result<(), String> {
+        match self.newest_token() {
+            seen if seen > token => Ok(()),
+            seen => Err(format!("the newest token is {seen}")),
+        }
+    }
+
+    /// When whoever has a newer token came first.
+    pub fn first_contact(&self, token: u64) -> Instant {
+        let inner = self.lock();
+        let newer = inner.contacts.iter().find(|(seen, _)| *seen > token);
+        newer.unwrap().1
+    }
+
+    /// What somebody with an older lease is told who wants to start something.
+    pub fn try_as(&self, lease: &Lease) -> Outcome {
+        let fence = Fence {
+            scope: lease.scope.clone(),
+            token: lease.token,
+        };
+        let key = StepKey("late".to_owned());
+        self.begin(&key, &fence, "late").unwrap_err()
+    }
+
+    fn begin(&self, key: &StepKey, fence: &Fence, program: &str) -> Result<(), Outcome> {
+        let mut inner = self.lock();
+        if fence.token < inner.seen || fence.token <= inner.forgotten {
+            return Err(Outcome::Fenced { seen: inner.seen });
+        }
+        if inner.called_off.contains(key) {
+            return Err(Outcome::CalledOff);
+        }
+        inner.seen = fence.token;
+        inner.contacts.push((fence.token, Instant::now()));
+        if !inner.spool.contains_key(key) {
+            inner.spool.insert(key.clone(), program.to_owned());
+            *inner.executed.entry(program.to_owned()).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    fn done() -> Outcome {
+        Outcome::Done {
+            changed: vec![],
+            output: None,
+        }
+    }
+}
+
+#[async_trait]
+impl Hosts for World {
+    async fn observe(&self, _: &HostName, _: Observe) -> Result<Observed, HostError> {
+        Ok(Observed::default())
+    }
+
+    async fn start(
+        &self,
+        _: &HostName,
+        key: StepKey,
+        fence: Fence,
+        work: Work,
+        _: Secs,
+        _: mpsc::Sender<Progress>,
+    ) -> Result<Outcome, HostError> {
+        let Work::Run { command } = work else {
+            unreachable!("the jobs of these tests run programs")
+        };
+        let program = command.argv[0].clone();
+        if let Err(fenced) = self.begin(&key, &fence, &program) {
+            return Ok(fenced);
+        }
+        if program == "slow" {
+            let mut released = self.released.subscribe();
+            let _ = released.wait_for(|released| *released).await;
+        }
+        Ok(Self::done())
+    }
+
+    async fn ask(&self, _: &HostName, key: &StepKey) -> Result<StepStatus, HostError> {
+        let (program, called_off) = {
+            let inner = self.lock();
+            let program = inner.spool.get(key).cloned();
+            (program, inner.called_off.contains(key))
+        };
+        Ok(match program.as_deref() {
+            None if called_off => StepStatus::Finished {
+                outcome: Outcome::CalledOff,
+            },
+            None => StepStatus::NeverStarted,
+            Some("slow") if !*self.released.borrow() => StepStatus::Running { since_seconds: 1 },
+            Some(_) => StepStatus::Finished {
+                outcome: Self::done(),
+            },
+        })
+    }
+
+    /// The jobs of these tests are not cancelled while they run.
+    async fn cancel(&self, _: &HostName, key: &StepKey) -> Result<(), HostError> {
+        let mut inner = self.lock();
+        if !inner.spool.contains_key(key) {
+            inner.called_off.insert(key.clone());
+        }
+        Ok(())
+    }
+
+    async fn forget(&self, _: &HostName, _: &JobId, fence: &Fence) -> Result<(), HostError> {
+        let mut inner = self.lock();
+        inner.forgotten = inner.forgotten.max(fence.token);
+        Ok(())
+    }
+}

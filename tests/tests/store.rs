@@ -1,0 +1,131 @@
+//! The store on PostgreSQL: every case that the embedded store keeps to, and what is so only of a server.
+//! Needs root on Debian to install PostgreSQL, and fails without it.
+#![allow(clippy::unwrap_used)] // a test program: a panic is its way to fail
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use async_trait::async_trait;
+use bot::{
+    config::Secret,
+    store::{
+        PostgresStore, Store,
+        conformance::{CASES, Place},
+    },
+};
+use futures::FutureExt;
+use lab::postgres::Postgres;
+
+/// A database of its own in a cluster that goes with the last of them.
+struct Database {
+    postgres: Arc<Postgres>,
+    name: String,
+}
+
+fn fresh(postgres: &Arc<Postgres>) -> Database {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let name = format!("place{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    postgres.database(&name).unwrap();
+    Database {
+        postgres: postgres.clone(),
+        name,
+    }
+}
+
+fn alone() -> Database {
+    fresh(&Arc::new(Postgres::start().unwrap()))
+}
+
+impl Database {
+    fn store(&self) -> PostgresStore {
+        PostgresStore {
+            url: self.postgres.url(&self.name),
+            password: Some(Secret::new(self.postgres.password())),
+        }
+    }
+}
+
+#[async_trait]
+impl Place for Database {
+    async fn open(&self) -> Store {
+        Store::open_shared(&self.store(), "").await.unwrap()
+    }
+
+    async fn open_as(&self, replica: &str) -> Store {
+        Store::open_shared(&self.store(), replica).await.unwrap()
+    }
+
+    async fn another(&self) -> Box<dyn Place> {
+        Box::new(fresh(&self.postgres))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_case_holds_on_postgresql() {
+    let postgres = Arc::new(Postgres::start().unwrap());
+    let mut failed = Vec::new();
+    for (name, case) in CASES {
+        let place = fresh(&postgres);
+        let ended = std::panic::AssertUnwindSafe(case(&place))
+            .catch_unwind()
+            .await;
+        println!("{name}: {}", if ended.is_ok() { "ok" } else { "FAILED" });
+        if ended.is_err() {
+            failed.push(name);
+        }
+    }
+    assert!(
+        failed.is_empty(),
+        "{} of {}: {failed:?}",
+        failed.len(),
+        CASES.len()
+    );
+}
+
+#[tokio::test]
+async fn bots_that_start_at_the_same_moment_make_the_tables_once() {
+    let place = Arc::new(alone());
+    let opening = (0..5).map(|number| {
+        let place = place.clone();
+        tokio::spawn(async move { place.open_as(&format!("bot{number}")).await })
+    });
+    for opened in futures::future::join_all(opening.collect::<Vec<_>>()).await {
+        assert_eq!(opened.unwrap().count_firing().await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_refused_and_not_shown() {
+    let place = alone();
+    let wrong = PostgresStore {
+        password: Some(Secret::new("hush-hush")),
+        ..place.store()
+    };
+    let error = Store::open_shared(&wrong, "bot1").await.unwrap_err();
+    let text = format!("{error} {error:?}");
+    assert!(text.contains("password authentication failed"), "{text}");
+    assert!(!text.contains("hush-hush"), "{text}");
+    let store = place.open().await;
+    assert!(!format!("{store:?}").contains(place.postgres.password()));
+}
+
+#[tokio::test]
+async fn what_one_bot_leaves_wakes_another() {
+    let place = alone();
+    let (one, two) = (place.open_as("bot1").await, place.open_as("bot2").await);
+    let mut woken = two.woken();
+    let limit = std::time::Duration::from_secs(30);
+    // The listener may still be on its way; whoever waits polls as well.
+    let heard = async {
+        loop {
+            one.leave().await.unwrap();
+            let next = tokio::time::timeout(std::time::Duration::from_millis(200), woken.changed());
+            if next.await.is_ok() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(limit, heard).await.unwrap();
+}
