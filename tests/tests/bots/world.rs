@@ -165,7 +165,7 @@ impl Hosts for World {
     }
 
     /// The jobs of these tests are not cancelled while they run.
-    async fn cancel(&self, _: &HostName, key: &StepKey) -> Result<(), HostError> {
+    async fn cancel(&self, _: &HostName, key: &StepKey, _: &Fence) -> Result<(), HostError> {
         let mut inner = self.lock();
         if !inner.spool.contains_key(key) {
             inner.called_off.insert(key.clone());
