@@ -123,7 +123,7 @@ impl Records for BotRecords {
             .await
             .map_err(failed)?;
         self.store
-            .put(DECISIONS, &decision.incident.0, &text)
+            .put_in_order(DECISIONS, &decision.incident.0, &text)
             .await
             .map_err(failed)?;
         let same = before.is_some_and(|before| {
@@ -141,7 +141,7 @@ impl Records for BotRecords {
             target: audited(&decision.incident),
             body: json!({ "decision": decision.decision, "gates": decision.gates }),
         };
-        self.store.audit(&entry).await.map_err(failed)
+        self.store.audit_in_order(&entry).await.map_err(failed)
     }
 
     async fn ledger(&self, since: Timestamp) -> Result<Vec<Spent>, RecordError> {
@@ -193,7 +193,7 @@ impl Records for BotRecords {
         let text =
             serde_json::to_string(judgement).map_err(|error| RecordError(error.to_string()))?;
         self.store
-            .put(JUDGEMENTS, &judgement.job, &text)
+            .put_in_order(JUDGEMENTS, &judgement.job, &text)
             .await
             .map_err(failed)
     }

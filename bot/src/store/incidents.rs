@@ -23,7 +23,7 @@ pub struct IncidentRow {
 }
 
 impl Store {
-    /// Adds or replaces an incident; durable when it returns.
+    /// Adds or replaces an incident, in order: jobs and words to people, which follow from it, are recorded after it.
     pub async fn put_incident(&self, incident: &IncidentRow) -> Result<(), StoreError> {
         let sql = "INSERT INTO incidents (id, state, service, runbook, opened_at, closed_at, body) \
                    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO UPDATE SET state = excluded.state, \
@@ -38,7 +38,8 @@ impl Store {
             incident.closed_at.map(micros),
             to_json("incident", &incident.id, &incident.body)?,
         ];
-        self.db.write("recording an incident", sql, values).await?;
+        let what = "recording an incident";
+        self.db.write_in_order(what, sql, values).await?;
         Ok(())
     }
 

@@ -34,8 +34,9 @@ use crate::{
 #[error("the records cannot be used: {0}")]
 pub struct RecordError(pub String);
 
-/// What is kept of incidents, decisions, budgets and trust. Every write is durable when it returns; without them nothing is
-/// started.
+/// What is kept of incidents, decisions, budgets and trust. A write is on the disk when it returns, or (incidents,
+/// decisions, judgements, charges) no later than whatever is recorded after it, jobs and their intents among that; without
+/// them nothing is started.
 #[async_trait]
 pub trait Records: Send + Sync {
     /// Alerts that fire now, for a start after a restart.
