@@ -62,6 +62,25 @@ impl Store {
             .collect()
     }
 
+    pub async fn count_open_incidents(&self) -> Result<u64, StoreError> {
+        let sql = "SELECT count(*) FROM incidents WHERE closed_at IS NULL";
+        let count: Result<i64, _> = sqlx::query_scalar(sql).fetch_one(&self.readers).await;
+        Ok(count.map_err(doing("counting incidents"))?.unsigned_abs())
+    }
+
+    /// Ids of incidents, newest first, each with whether it is open. In a storm the incidents themselves are large.
+    pub async fn incident_ids_since(
+        &self,
+        since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(String, bool)>, StoreError> {
+        let sql = "SELECT id, closed_at IS NULL FROM incidents WHERE opened_at >= ? \
+                   ORDER BY opened_at DESC LIMIT ?";
+        let ids = sqlx::query_as(sql).bind(micros(since)).bind(limit);
+        let ids = ids.fetch_all(&self.readers).await;
+        ids.map_err(doing("listing incidents"))
+    }
+
     /// Newest first, open ones included.
     pub async fn incidents_since(
         &self,

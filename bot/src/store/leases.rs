@@ -13,6 +13,11 @@ use super::{
 /// Leases whose jobs have not finished; a lease whose job is unknown counts too (refuse is the default).
 const HELD: &str = "SELECT l.* FROM leases l LEFT JOIN jobs j ON j.id = l.job WHERE j.finished_at IS NULL ORDER BY l.scope";
 
+/// Those of them that may be in the way of a scope that is no site: its own and the sites' (see [`scopes_conflict`]). By the
+/// key, so that a lease costs the same however many are held; `;` follows `:`.
+const HELD_NEAR: &str = "SELECT l.* FROM leases l LEFT JOIN jobs j ON j.id = l.job \
+    WHERE j.finished_at IS NULL AND (l.scope = ? OR (l.scope >= 'site:' AND l.scope < 'site;')) ORDER BY l.scope";
+
 impl Store {
     /// All leases of unfinished jobs: what `status` shows and what pages when one is not renewed.
     pub async fn leases(&self) -> Result<Vec<LeaseRecord>, StoreError> {
@@ -31,7 +36,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Lease, LeaseError> {
         let mut tx = self.write("taking a lease").await.map_err(storage)?;
-        let held = held(&mut tx).await.map_err(storage)?;
+        let held = held(&mut tx, scope).await.map_err(storage)?;
         let conflict = held
             .into_iter()
             .find(|held| held.lease.job != *job && scopes_conflict(scope, &held.lease.scope));
@@ -86,8 +91,15 @@ impl Store {
     }
 }
 
-async fn held(tx: &mut Transaction<'static, Sqlite>) -> Result<Vec<LeaseRecord>, StoreError> {
-    let rows = sqlx::query(HELD).fetch_all(&mut **tx).await;
+async fn held(
+    tx: &mut Transaction<'static, Sqlite>,
+    scope: &str,
+) -> Result<Vec<LeaseRecord>, StoreError> {
+    let query = match scope.starts_with("site:") {
+        true => sqlx::query(HELD),
+        false => sqlx::query(HELD_NEAR).bind(scope),
+    };
+    let rows = query.fetch_all(&mut **tx).await;
     let rows = rows.map_err(doing("taking a lease"))?;
     rows.iter()
         .map(|row| record(&Reader::new("lease", "scope", row)))
