@@ -109,6 +109,14 @@ impl Records for BotRecords {
         read.collect()
     }
 
+    async fn open_incident(&self, id: &IncidentId) -> Result<Option<Incident>, RecordError> {
+        let row = self.store.incident(&id.0).await.map_err(failed)?;
+        let open = row.filter(|row| row.closed_at.is_none());
+        let read = open.map(|row| serde_json::from_value(row.body));
+        read.transpose()
+            .map_err(|error| RecordError(format!("incident {id}: {error}")))
+    }
+
     async fn put_incident(&self, incident: &Incident) -> Result<(), RecordError> {
         self.store
             .put_incident(&row(incident)?)

@@ -63,6 +63,34 @@ impl Store {
             .collect()
     }
 
+    pub async fn count_open_incidents(&self) -> Result<u64, StoreError> {
+        let sql = "SELECT count(*) AS id FROM incidents WHERE closed_at IS NULL";
+        let found = self.db.read("counting incidents", sql, values![]).await?;
+        let count = found.first();
+        let count = count.map(|row| Reader::new("incident", "id", &row).get::<i64>("id"));
+        Ok(count.transpose()?.unwrap_or_default().unsigned_abs())
+    }
+
+    /// Ids of incidents, newest first, each with whether it is open. In a storm the incidents themselves are large.
+    pub async fn incident_ids_since(
+        &self,
+        since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(String, bool)>, StoreError> {
+        let sql = "SELECT id, closed_at FROM incidents WHERE opened_at >= $1 \
+                   ORDER BY opened_at DESC LIMIT $2";
+        let values = values![micros(since), limit];
+        let found = self.db.read("listing incidents", sql, values).await?;
+        let one = |row| {
+            let reader = Reader::new("incident", "id", row);
+            Ok((
+                reader.get("id")?,
+                reader.time_if_any("closed_at")?.is_none(),
+            ))
+        };
+        found.rows.iter().map(one).collect()
+    }
+
     /// Newest first, open ones included.
     pub async fn incidents_since(
         &self,

@@ -8,9 +8,7 @@ const PUT: &str = "INSERT INTO kv (space, key, value) VALUES ($1, $2, $3) \
 impl Store {
     pub async fn put(&self, space: &str, key: &str, value: &str) -> Result<(), StoreError> {
         let what = "recording a value";
-        self.db
-            .write(what, PUT, values![space, key, value])
-            .await?;
+        self.db.write(what, PUT, values![space, key, value]).await?;
         Ok(())
     }
 

@@ -42,6 +42,11 @@ pub trait Records: Send + Sync {
     /// Alerts that fire now, for a start after a restart.
     async fn firing_alerts(&self) -> Result<Vec<Alert>, RecordError>;
     async fn open_incidents(&self) -> Result<Vec<Incident>, RecordError>;
+    /// One of them; in a storm all of them are very large.
+    async fn open_incident(&self, id: &IncidentId) -> Result<Option<Incident>, RecordError> {
+        let open = self.open_incidents().await?;
+        Ok(open.into_iter().find(|one| one.id == *id))
+    }
     async fn put_incident(&self, incident: &Incident) -> Result<(), RecordError>;
     /// For `!why`: what was decided, by whom or what, on which evidence.
     async fn put_decision(&self, decision: &DecisionRecord) -> Result<(), RecordError>;
