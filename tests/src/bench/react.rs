@@ -27,6 +27,8 @@ const UNIT: &str = "memcached.service";
 const COMMAND: &str = "/usr/local/sbin/react";
 const OURS: &str = "nightshift";
 const PEER: &str = "rulebook";
+/// From a bot that listens to the first Watchdog: Alertmanager tries again ever more seldom while nobody does.
+const WATCHDOG_LIMIT: Duration = Duration::from_secs(120);
 /// From a stopped unit to a rule that fires: two scrapes and an evaluation, a second each.
 const FIRE_LIMIT: Duration = Duration::from_secs(30);
 /// From the webhook to the command. A gate that holds makes us slow, not wrong.
@@ -69,6 +71,7 @@ pub(super) fn run(run: &Run) -> anyhow::Result<React> {
         hosts: 1,
         layer: Some(with_packages(&run.progress)?),
     };
+    rulebook::prepare(&run.progress)?;
     let lab = Lab::up(&options, &run.progress)?;
     lab.inside(|| inside(run, &lab))?
 }
@@ -81,7 +84,7 @@ fn inside(run: &Run, lab: &Lab) -> anyhow::Result<React> {
     phase.done();
     let bot = Bot::start(&installation)?;
     let phase = run.progress.phase("start ansible-rulebook");
-    let rulebook = Rulebook::start(lab, &run.progress)?;
+    let rulebook = Rulebook::start(lab)?;
     phase.done();
     let token = lab.ssh_ok(HOST, &["cat", "/etc/prometheus/alertmanager-webhook-token"])?;
     let mut stage = Stage {
@@ -194,7 +197,7 @@ struct Stage<'a> {
 impl Stage<'_> {
     /// Gate G3 wants it; Alertmanager sends it every 15 s.
     fn watchdog_was_heard(&self) -> anyhow::Result<()> {
-        wait::until("the Watchdog", FIRE_LIMIT, || {
+        wait::until("the Watchdog", WATCHDOG_LIMIT, || {
             let alerts = self.ask(&["alerts"]).map_err(|e| format!("{e:#}"))?;
             let firing = alerts["firing"].as_array().into_iter().flatten();
             let mut heard = firing.filter(|alert| alert["name"] == "Watchdog");

@@ -30,6 +30,16 @@ pub(super) fn version() -> String {
     REQUIREMENTS[1].replace("==", " ")
 }
 
+/// Installs it, once per store. PyPI is not reached from inside a lab.
+pub(super) fn prepare(progress: &Progress) -> anyhow::Result<()> {
+    java()?;
+    install(&folder(), &REQUIREMENTS, progress)
+}
+
+fn folder() -> PathBuf {
+    Store::from_environment().root().join("rulebook")
+}
+
 /// A running ansible-rulebook; killed when dropped.
 pub(super) struct Rulebook {
     child: Child,
@@ -37,11 +47,9 @@ pub(super) struct Rulebook {
 }
 
 impl Rulebook {
-    /// Installs it once per store, starts it inside the lab and waits until it listens. Call inside the lab's namespace.
-    pub(super) fn start(lab: &Lab, progress: &Progress) -> anyhow::Result<Rulebook> {
-        let venv = Store::from_environment().root().join("rulebook");
-        java()?;
-        install(&venv, &REQUIREMENTS, progress)?;
+    /// Starts it inside the lab and waits until it listens. Call inside the lab's namespace, after [`prepare`].
+    pub(super) fn start(lab: &Lab) -> anyhow::Result<Rulebook> {
+        let venv = folder();
         let work = lab.folder().join("rulebook");
         fs::create_dir_all(&work)?;
         // Naming the interpreter spares Ansible the search for one.
