@@ -152,11 +152,6 @@ impl Bot {
         Ok(killed)
     }
 
-    /// Of its process.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Whether the process still runs.
     pub fn alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
