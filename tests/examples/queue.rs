@@ -69,13 +69,10 @@ async fn run(waiting: u64) -> anyhow::Result<serde_json::Value> {
     let starts = hosts.starts();
     ensure!(starts.len() as u64 == waiting, "{} starts", starts.len());
     let (first, last) = (starts[0] - begun, starts[starts.len() - 1] - begun);
-    // The middle half: neither the first lease nor the last outcome is in it.
-    let (quarter, three) = (starts[starts.len() / 4], starts[starts.len() * 3 / 4]);
     store.close().await;
     Ok(json!({
         "waiting": waiting,
         "starts_a_second": waiting as f64 / last.as_secs_f64(),
-        "starts_a_second_midway": (starts.len() / 2) as f64 / (three - quarter).as_secs_f64(),
         "first_start_seconds": first.as_secs_f64(),
         "all_done_seconds": all.as_secs_f64(),
     }))

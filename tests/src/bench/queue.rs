@@ -26,7 +26,6 @@ pub(super) struct Queue {
 struct Row {
     waiting: u64,
     starts_a_second: f64,
-    starts_a_second_midway: f64,
     first_start_seconds: f64,
     all_done_seconds: f64,
 }
@@ -65,7 +64,6 @@ impl Figures for Queue {
         table.set_header([
             "jobs that wait",
             "step starts a second",
-            "midway",
             "first start s",
             "all done s",
         ]);
@@ -73,7 +71,6 @@ impl Figures for Queue {
             table.add_row([
                 row.waiting.to_string(),
                 format!("{:.0}", row.starts_a_second),
-                format!("{:.0}", row.starts_a_second_midway),
                 format!("{:.2}", row.first_start_seconds),
                 format!("{:.2}", row.all_done_seconds),
             ]);
