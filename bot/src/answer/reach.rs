@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use deploy_engine::{job::JobId, model::ServiceName, plan::Goal};
 use runbooks::{
     format::RunbookId,
-    incident::{Domain, Incident},
+    incident::{Domain, Incident, IncidentId},
 };
 
 use super::{About, Answer};
 use crate::{
     bot::Bot,
     command::{Command, Target},
+    heal,
     rights::{ApprovalAction, Permit, Subject},
 };
 
@@ -141,12 +142,11 @@ impl Bot {
 
     /// An open incident by its id or the beginning or end of it; `None`: there is none, or more than one.
     pub(super) async fn open_incident(&self, word: &str) -> Result<Option<Incident>, Answer> {
-        let mut fit = self.open_incidents().await?;
-        if fit.iter().any(|one| one.id.0 == word) {
-            fit.retain(|one| one.id.0 == word);
-        } else {
-            fit.retain(|one| one.id.0.ends_with(word) || one.id.0.starts_with(word));
+        if let Some(whole) = heal::incident_of(&self.store, &IncidentId(word.to_owned())).await? {
+            return Ok(Some(whole).filter(Incident::is_open));
         }
+        let mut fit = self.open_incidents().await?;
+        fit.retain(|one| one.id.0.ends_with(word) || one.id.0.starts_with(word));
         Ok(fit.pop().filter(|_| fit.is_empty()))
     }
 

@@ -75,21 +75,19 @@ impl Bot {
             return Ok(Some(whole));
         }
         let since = Timestamp::now() - jiff::SignedDuration::from_hours(24 * CLOSED_DAYS);
-        let rows = self.store.incidents_since(since, CLOSED_MAX).await?;
-        let fits = |id: &str| id.ends_with(word) || id.starts_with(word);
-        let mut found: Vec<_> = rows.into_iter().filter(|row| fits(&row.id)).collect();
-        if found.iter().any(|row| row.closed_at.is_none()) {
-            found.retain(|row| row.closed_at.is_none());
+        let mut found = self.store.incident_ids_since(since, CLOSED_MAX).await?;
+        found.retain(|(id, _)| id.ends_with(word) || id.starts_with(word));
+        if found.iter().any(|(_, open)| *open) {
+            found.retain(|(_, open)| *open);
         }
-        if found.len() > 1 {
-            return Err(Answer::refused(format!(
+        match &found[..] {
+            [] => Ok(None),
+            [(id, _)] => Ok(heal::incident_of(&self.store, &IncidentId(id.clone())).await?),
+            several => Err(Answer::refused(format!(
                 "{} incidents are called {word}: say more of the id",
-                found.len()
-            )));
+                several.len()
+            ))),
         }
-        Ok(found
-            .pop()
-            .and_then(|row| serde_json::from_value(row.body).ok()))
     }
 
     pub(super) async fn ack(&self, asked: &Asked, id: &str) -> Result<Answer, Answer> {

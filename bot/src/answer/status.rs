@@ -34,7 +34,8 @@ impl Bot {
             message.severity = message.severity.max(Severity::Attention);
             message = message.toned(halted.to_string(), Tone::Warn);
         }
-        match self.store.count_firing().await {
+        let firing = self.store.count_firing().await;
+        match &firing {
             Ok(0) => {}
             Ok(count) => message = message.toned(format!("{count} alerts fire"), Tone::Warn),
             Err(error) => message = message.toned(error.to_string(), Tone::Bad),
@@ -46,10 +47,8 @@ impl Bot {
                 Tone::Warn,
             );
         }
-        if let Ok(open) = self.open_incidents().await
-            && !open.is_empty()
-        {
-            message = message.toned(format!("{} incidents are open", open.len()), Tone::Warn);
+        if let Ok(open @ 1..) = self.store.count_open_incidents().await {
+            message = message.toned(format!("{open} incidents are open"), Tone::Warn);
         }
         if let Ok(waiting) = self.store.overrides_to_review().await
             && !waiting.is_empty()
@@ -67,7 +66,9 @@ impl Bot {
             }
         }
         let healthy = health.iter().all(|health| health.judgement.holds());
-        Answer::new(message).with(serde_json::json!({ "healthy": healthy, "health": health }))
+        Answer::new(message).with(serde_json::json!({
+            "healthy": healthy, "health": health, "firing": firing.ok(),
+        }))
     }
 
     /// Which bot leads and which stand by, where there are several.

@@ -47,7 +47,10 @@ pub(super) async fn note_version(
         version: Some(version.to_owned()),
         ..note_of(store, job).await?
     };
-    put(store, job, &note).await
+    // What it is charged for is recorded after it.
+    store
+        .put_in_order(NOTES, job, &json!(note).to_string())
+        .await
 }
 
 /// A person takes an outcome that was not proven on themselves; in the audit log first.

@@ -109,6 +109,14 @@ impl Records for BotRecords {
         read.collect()
     }
 
+    async fn open_incident(&self, id: &IncidentId) -> Result<Option<Incident>, RecordError> {
+        let row = self.store.incident(&id.0).await.map_err(failed)?;
+        let open = row.filter(|row| row.closed_at.is_none());
+        let read = open.map(|row| serde_json::from_value(row.body));
+        read.transpose()
+            .map_err(|error| RecordError(format!("incident {id}: {error}")))
+    }
+
     async fn put_incident(&self, incident: &Incident) -> Result<(), RecordError> {
         self.store
             .put_incident(&row(incident)?)
@@ -123,7 +131,7 @@ impl Records for BotRecords {
             .await
             .map_err(failed)?;
         self.store
-            .put(DECISIONS, &decision.incident.0, &text)
+            .put_in_order(DECISIONS, &decision.incident.0, &text)
             .await
             .map_err(failed)?;
         let same = before.is_some_and(|before| {
@@ -141,7 +149,7 @@ impl Records for BotRecords {
             target: audited(&decision.incident),
             body: json!({ "decision": decision.decision, "gates": decision.gates }),
         };
-        self.store.audit(&entry).await.map_err(failed)
+        self.store.audit_in_order(&entry).await.map_err(failed)
     }
 
     async fn ledger(&self, since: Timestamp) -> Result<Vec<Spent>, RecordError> {
@@ -193,7 +201,7 @@ impl Records for BotRecords {
         let text =
             serde_json::to_string(judgement).map_err(|error| RecordError(error.to_string()))?;
         self.store
-            .put(JUDGEMENTS, &judgement.job, &text)
+            .put_in_order(JUDGEMENTS, &judgement.job, &text)
             .await
             .map_err(failed)
     }

@@ -185,7 +185,7 @@ impl JobDesk {
         let names: Vec<String> = rooms.iter().map(Room::to_string).collect();
         self.inner
             .store
-            .put(ROOMS_SPACE, &id.0, &names.join(" "))
+            .put_in_order(ROOMS_SPACE, &id.0, &names.join(" "))
             .await
     }
 

@@ -35,6 +35,15 @@ impl Store {
         tx.commit(what).await
     }
 
+    /// As [`Store::audit`], for what is acted on only by way of something that is recorded after it: it is on the disk no later
+    /// than that.
+    pub async fn audit_in_order(&self, entry: &AuditEntry) -> Result<(), StoreError> {
+        let what = "recording an audit entry";
+        let mut tx = self.db.begin(what, Lock::Rows).await?;
+        chain(&mut tx, entry).await?;
+        tx.commit_in_order(what).await
+    }
+
     /// Entries after number `after`, oldest first, exactly as they are kept.
     pub async fn audit_kept(&self, after: i64, limit: u32) -> Result<Vec<Kept>, StoreError> {
         let sql = "SELECT * FROM audit WHERE id > $1 ORDER BY id LIMIT $2";

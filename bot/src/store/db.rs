@@ -23,6 +23,7 @@ use super::{
     StoreError,
     error::{Meaning, doing, meaning},
     postgres::CHANNEL,
+    wal::Wal,
 };
 
 /// How long a bot waits for the answer to one statement of PostgreSQL: statements take milliseconds, and the server's own
@@ -177,6 +178,7 @@ pub(super) enum Db {
         /// One connection: SQLite has one writer.
         writer: SqlitePool,
         readers: SqlitePool,
+        wal: Wal,
     },
     Postgres(Pg),
 }
@@ -202,6 +204,21 @@ impl Db {
         sql: impl Into<Sql>,
         values: Vec<Value>,
     ) -> Result<Done, StoreError> {
+        let done = self.write_in_order(what, sql, values).await?;
+        if let Self::Sqlite { wal, .. } = self {
+            wal.durable(what).await?;
+        }
+        Ok(done)
+    }
+
+    /// As [`Db::write`], but it need not be on the disk yet when it returns: it is no later than whatever is written after it,
+    /// so for what nobody acts on, or is told of, before that. (PostgreSQL: on the disk.)
+    pub async fn write_in_order(
+        &self,
+        what: &'static str,
+        sql: impl Into<Sql>,
+        values: Vec<Value>,
+    ) -> Result<Done, StoreError> {
         let sql = sql.into();
         match self {
             Self::Sqlite { writer, .. } => one_on_sqlite(writer, what, sql, values).await,
@@ -212,9 +229,9 @@ impl Db {
     /// A write transaction that has its lock.
     pub async fn begin(&self, what: &'static str, lock: Lock<'_>) -> Result<Tx, StoreError> {
         match self {
-            Self::Sqlite { writer, .. } => {
+            Self::Sqlite { writer, wal, .. } => {
                 let tx = writer.begin_with("BEGIN IMMEDIATE").await;
-                Ok(Tx::Sqlite(tx.map_err(doing(what))?))
+                Ok(Tx::Sqlite(tx.map_err(doing(what))?, wal.clone()))
             }
             Self::Postgres(pg) => PgTx::begin(pg, what, lock).await.map(Tx::Postgres),
         }
@@ -222,7 +239,9 @@ impl Db {
 
     pub async fn close(&self) {
         match self {
-            Self::Sqlite { writer, readers } => {
+            Self::Sqlite {
+                writer, readers, ..
+            } => {
                 readers.close().await;
                 writer.close().await;
             }
@@ -299,7 +318,7 @@ impl Pg {
 
 /// A write transaction; dropped, it did nothing.
 pub(super) enum Tx {
-    Sqlite(Transaction<'static, Sqlite>),
+    Sqlite(Transaction<'static, Sqlite>, Wal),
     Postgres(PgTx),
 }
 
@@ -312,7 +331,7 @@ impl Tx {
     ) -> Result<Done, StoreError> {
         let sql = sql.into();
         match self {
-            Self::Sqlite(tx) => {
+            Self::Sqlite(tx, _) => {
                 let done = on_sqlite(&mut *tx, sql.sqlite, values).await;
                 done.map_err(doing(what))
             }
@@ -323,15 +342,28 @@ impl Tx {
     /// Wakes other bots when this is committed; a store that has only one wakes nobody.
     pub async fn wake(&mut self, what: &'static str) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(_) => Ok(()),
+            Self::Sqlite(..) => Ok(()),
             Self::Postgres(tx) => tx.raw(what, format!("NOTIFY {CHANNEL}")).await,
         }
     }
 
     /// Durable when it returns. If it fails as away it may have happened or not: whoever needs to know reads again.
     pub async fn commit(self, what: &'static str) -> Result<(), StoreError> {
+        let wal = match &self {
+            Self::Sqlite(_, wal) => Some(wal.clone()),
+            Self::Postgres(_) => None,
+        };
+        self.commit_in_order(what).await?;
+        match wal {
+            Some(wal) => wal.durable(what).await,
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Tx::commit`], but it need not be on the disk yet when it returns: see [`Db::write_in_order`].
+    pub async fn commit_in_order(self, what: &'static str) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(tx) => tx.commit().await.map_err(doing(what)),
+            Self::Sqlite(tx, _) => tx.commit().await.map_err(doing(what)),
             Self::Postgres(tx) => tx.commit(what).await,
         }
     }

@@ -23,7 +23,7 @@ pub struct IncidentRow {
 }
 
 impl Store {
-    /// Adds or replaces an incident; durable when it returns.
+    /// Adds or replaces an incident, in order: jobs and words to people, which follow from it, are recorded after it.
     pub async fn put_incident(&self, incident: &IncidentRow) -> Result<(), StoreError> {
         let sql = "INSERT INTO incidents (id, state, service, runbook, opened_at, closed_at, body) \
                    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO UPDATE SET state = excluded.state, \
@@ -38,7 +38,8 @@ impl Store {
             incident.closed_at.map(micros),
             to_json("incident", &incident.id, &incident.body)?,
         ];
-        self.db.write("recording an incident", sql, values).await?;
+        let what = "recording an incident";
+        self.db.write_in_order(what, sql, values).await?;
         Ok(())
     }
 
@@ -60,6 +61,34 @@ impl Store {
         let rows = found.rows.iter();
         rows.map(|row| incident(&Reader::new("incident", "id", row)))
             .collect()
+    }
+
+    pub async fn count_open_incidents(&self) -> Result<u64, StoreError> {
+        let sql = "SELECT count(*) AS id FROM incidents WHERE closed_at IS NULL";
+        let found = self.db.read("counting incidents", sql, values![]).await?;
+        let count = found.first();
+        let count = count.map(|row| Reader::new("incident", "id", &row).get::<i64>("id"));
+        Ok(count.transpose()?.unwrap_or_default().unsigned_abs())
+    }
+
+    /// Ids of incidents, newest first, each with whether it is open. In a storm the incidents themselves are large.
+    pub async fn incident_ids_since(
+        &self,
+        since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(String, bool)>, StoreError> {
+        let sql = "SELECT id, closed_at FROM incidents WHERE opened_at >= $1 \
+                   ORDER BY opened_at DESC LIMIT $2";
+        let values = values![micros(since), limit];
+        let found = self.db.read("listing incidents", sql, values).await?;
+        let one = |row| {
+            let reader = Reader::new("incident", "id", row);
+            Ok((
+                reader.get("id")?,
+                reader.time_if_any("closed_at")?.is_none(),
+            ))
+        };
+        found.rows.iter().map(one).collect()
     }
 
     /// Newest first, open ones included.

@@ -89,7 +89,7 @@ impl Store {
             return Err(JournalError::Exists(job.clone()));
         }
         insert_event(&mut tx, job, 0, at, created).await?;
-        tx.commit(what).await.map_err(storage)
+        commit(tx, what, created).await
     }
 
     async fn append_event(
@@ -116,7 +116,7 @@ impl Store {
             return Err(why_not_appended(&mut tx, job, length).await);
         }
         insert_event(&mut tx, job, length, at, event).await?;
-        tx.commit(what).await.map_err(storage)
+        commit(tx, what, event).await
     }
 
     async fn load_events(&self, job: &JobId) -> Result<Vec<(Timestamp, JobEvent)>, JournalError> {
@@ -203,6 +203,34 @@ impl Journal for Store {
 
     async fn release(&self, lease: &Lease) -> Result<(), LeaseError> {
         self.release_lease(lease).await
+    }
+}
+
+/// Durable when it returns, if it is acted on; else in order.
+async fn commit(tx: Tx, what: &'static str, event: &JobEvent) -> Result<(), JournalError> {
+    let committed = match is_acted_on(event) {
+        true => tx.commit(what).await,
+        false => tx.commit_in_order(what).await,
+    };
+    committed.map_err(storage)
+}
+
+/// An act, or a word to people, follows from it at once. Whatever else there is, such an event comes after it: a lease and
+/// evidence count from the intent that follows them, and after a power cut a host is asked for an outcome that was lost.
+fn is_acted_on(event: &JobEvent) -> bool {
+    match event {
+        // Somebody is told that it was taken. A repair is made again from its incident.
+        JobEvent::Created { kind, .. } => matches!(kind, JobKind::Deploy { .. }),
+        JobEvent::StepStarted { .. }
+        | JobEvent::UndoStarted { .. }
+        | JobEvent::CancelRequested { .. }
+        | JobEvent::Finished { .. } => true,
+        JobEvent::Leased { .. }
+        | JobEvent::Evidence { .. }
+        | JobEvent::StepEnded { .. }
+        | JobEvent::UndoEnded { .. }
+        | JobEvent::Held { .. }
+        | JobEvent::HoldReleased => false,
     }
 }
 

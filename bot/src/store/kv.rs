@@ -2,12 +2,27 @@
 
 use super::{Store, StoreError, db::values, row::Reader};
 
+const PUT: &str = "INSERT INTO kv (space, key, value) VALUES ($1, $2, $3) \
+                   ON CONFLICT (space, key) DO UPDATE SET value = excluded.value";
+
 impl Store {
     pub async fn put(&self, space: &str, key: &str, value: &str) -> Result<(), StoreError> {
-        let sql = "INSERT INTO kv (space, key, value) VALUES ($1, $2, $3) \
-                   ON CONFLICT (space, key) DO UPDATE SET value = excluded.value";
-        let values = values![space, key, value];
-        self.db.write("recording a value", sql, values).await?;
+        let what = "recording a value";
+        self.db.write(what, PUT, values![space, key, value]).await?;
+        Ok(())
+    }
+
+    /// As [`Store::put`], for a value that counts only with what is written after it: it is on the disk no later than that.
+    pub async fn put_in_order(
+        &self,
+        space: &str,
+        key: &str,
+        value: &str,
+    ) -> Result<(), StoreError> {
+        let what = "recording a value";
+        self.db
+            .write_in_order(what, PUT, values![space, key, value])
+            .await?;
         Ok(())
     }
 

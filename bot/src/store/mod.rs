@@ -2,7 +2,8 @@
 //!
 //! By default one SQLite file in the state directory, one writer connection, readers beside it; for several bots a database of
 //! PostgreSQL. The same functions, the same tests and, wherever both agree, the same words of SQL (`db`). A write is on the disk
-//! when its function returns (SQLite: WAL with `synchronous=FULL`; PostgreSQL: `synchronous_commit` at least `on`). SQLite runs
+//! when its function returns (SQLite: one sync of its log for all that was committed meanwhile, `wal`; PostgreSQL: `synchronous_commit` at least `on`), but
+//! for those that say "in order": they are there no later than whatever is written after them. SQLite runs
 //! in threads of its own, so no runtime thread waits for a disk. One file a concern; bodies are JSON that belongs to whoever
 //! wrote it.
 
@@ -31,6 +32,7 @@ mod sqlite;
 mod steps;
 mod trust;
 mod votes;
+mod wal;
 
 use std::{fmt, path::Path, sync::Arc};
 

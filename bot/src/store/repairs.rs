@@ -76,7 +76,8 @@ impl Store {
                 "INSERT INTO repair_targets (job, target) VALUES ($1, $2) ON CONFLICT DO NOTHING";
             tx.run(what, sql, values![&repair.job, target]).await?;
         }
-        tx.commit(what).await
+        // Its job is recorded after it.
+        tx.commit_in_order(what).await
     }
 
     pub async fn repair_ended(

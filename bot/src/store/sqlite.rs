@@ -15,6 +15,7 @@ use sqlx::{
 use super::{
     StoreError,
     db::{Db, is_damage},
+    wal::Wal,
 };
 
 /// File in the state directory.
@@ -38,7 +39,8 @@ pub(super) async fn open(state_dir: &Path) -> Result<Db, StoreError> {
         .filename(&path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
+        // A commit waits for the disk in `wal`, not in SQLite.
+        .synchronous(SqliteSynchronous::Normal)
         .foreign_keys(true)
         .busy_timeout(BUSY_LIMIT);
     let writer = pool(1).connect_with(options.clone()).await;
@@ -50,7 +52,11 @@ pub(super) async fn open(state_dir: &Path) -> Result<Db, StoreError> {
         .connect_with(options.read_only(true).create_if_missing(false))
         .await
         .map_err(|error| open_error(&path, &error))?;
-    Ok(Db::Sqlite { writer, readers })
+    Ok(Db::Sqlite {
+        writer,
+        readers,
+        wal: Wal::of(&path),
+    })
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {

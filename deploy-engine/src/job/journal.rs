@@ -98,7 +98,7 @@ pub enum LeaseError {
 /// Append-only events of jobs, and leases. One writer a job: whoever appends says how many events it has seen.
 #[async_trait]
 pub trait Journal: Send + Sync {
-    /// Starts a job with its [`JobEvent::Created`]. Durable when it returns.
+    /// Starts a job with its [`JobEvent::Created`]. Durable no later than whatever is appended after it.
     ///
     /// # Errors
     /// [`JournalError::Exists`] if the job is known.
@@ -109,7 +109,8 @@ pub trait Journal: Send + Sync {
         created: &JobEvent,
     ) -> Result<(), JournalError>;
 
-    /// Adds an event to a job of `length` events. Durable when it returns.
+    /// Adds an event to a job of `length` events. Intents, cancels and ends are durable when it returns; the rest is durable no
+    /// later than whatever is appended after it (ADR 13).
     ///
     /// # Errors
     /// [`JournalError::Conflict`] if the job has another number of events: somebody else drives it.

@@ -34,13 +34,19 @@ use crate::{
 #[error("the records cannot be used: {0}")]
 pub struct RecordError(pub String);
 
-/// What is kept of incidents, decisions, budgets and trust. Every write is durable when it returns; without them nothing is
-/// started.
+/// What is kept of incidents, decisions, budgets and trust. A write is on the disk when it returns, or (incidents,
+/// decisions, judgements, charges) no later than whatever is recorded after it, jobs and their intents among that; without
+/// them nothing is started.
 #[async_trait]
 pub trait Records: Send + Sync {
     /// Alerts that fire now, for a start after a restart.
     async fn firing_alerts(&self) -> Result<Vec<Alert>, RecordError>;
     async fn open_incidents(&self) -> Result<Vec<Incident>, RecordError>;
+    /// One of them; in a storm all of them are very large.
+    async fn open_incident(&self, id: &IncidentId) -> Result<Option<Incident>, RecordError> {
+        let open = self.open_incidents().await?;
+        Ok(open.into_iter().find(|one| one.id == *id))
+    }
     async fn put_incident(&self, incident: &Incident) -> Result<(), RecordError>;
     /// For `!why`: what was decided, by whom or what, on which evidence.
     async fn put_decision(&self, decision: &DecisionRecord) -> Result<(), RecordError>;

@@ -162,10 +162,9 @@ impl HealGate {
     }
 
     async fn incident(&self, id: &str) -> Result<Incident, String> {
-        let open = self.keeper.ports.records.open_incidents().await;
+        let records = &self.keeper.ports.records;
+        let open = records.open_incident(&IncidentId(id.to_owned())).await;
         open.map_err(|error| error.to_string())?
-            .into_iter()
-            .find(|one| one.id.0 == id)
             .ok_or_else(|| format!("incident {id} is not open any more"))
     }
 

@@ -5,7 +5,12 @@ mod converge;
 mod first_deploy;
 mod flood;
 mod peers;
+mod queue;
+mod react;
 mod report;
+mod rulebook;
+mod spread;
+mod webhook;
 
 use std::fs;
 use std::path::PathBuf;
@@ -39,7 +44,7 @@ pub enum Bench {
         #[command(flatten)]
         options: Options,
     },
-    /// A storm of alerts against a bot on one processor, and what people wait for in it. Needs no hosts.
+    /// A storm of alerts against a bot on one processor, and what people wait for in it. About two minutes.
     Flood {
         /// How long each kind of storm lasts.
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
@@ -47,6 +52,28 @@ pub enum Bench {
         #[command(flatten)]
         options: Options,
     },
+    /// Step starts a second while up to 20,000 jobs wait: the real runner and store, hosts that answer at once. Needs no hosts.
+    Queue {
+        #[command(flatten)]
+        options: Options,
+    },
+    /// From a webhook to the step that runs on a host; against ansible-rulebook. About ten seconds a round.
+    React {
+        /// Rounds; each sends one webhook to either.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        #[command(flatten)]
+        options: Options,
+    },
+}
+
+/// What a benchmark found.
+trait Figures: serde::Serialize {
+    /// For people.
+    fn table(&self) -> String;
+
+    /// Measuring has ended.
+    fn end(&mut self) {}
 }
 
 /// What is measured, and where the figures go.
@@ -60,20 +87,36 @@ pub struct Options {
     dev: bool,
 }
 
-/// Runs a benchmark on a lab of its own beside `lab`, which it brings up and takes down.
+/// Runs a benchmark. Those that need hosts bring up a lab of their own beside `lab`, and take it down.
 pub fn run(bench: &Bench, lab: &Lab, progress: &Progress) -> anyhow::Result<()> {
-    type Measure = fn(&Run) -> anyhow::Result<report::Report>;
-    let (rounds, options, measure): (_, _, Measure) = match bench {
-        Bench::Converge { rounds, options } => (rounds, options, converge::run),
-        Bench::FirstDeploy { rounds, options } => (rounds, options, first_deploy::run),
-        Bench::Flood { seconds, options } => return run_flood(*seconds, options, progress),
-    };
+    match bench {
+        Bench::Converge { rounds, options } => {
+            on_hosts(*rounds, options, lab, progress, converge::run)
+        }
+        Bench::FirstDeploy { rounds, options } => {
+            on_hosts(*rounds, options, lab, progress, first_deploy::run)
+        }
+        Bench::Flood { seconds, options } => {
+            on_hosts(1, options, lab, progress, |run| flood::run(run, *seconds))
+        }
+        Bench::React { rounds, options } => on_hosts(*rounds, options, lab, progress, react::run),
+        Bench::Queue { options } => told(queue::run(options.build(), progress)?, options),
+    }
+}
+
+fn on_hosts<F: Figures>(
+    rounds: u32,
+    options: &Options,
+    lab: &Lab,
+    progress: &Progress,
+    measure: impl FnOnce(&Run) -> anyhow::Result<F>,
+) -> anyhow::Result<()> {
     let stop = interruptions()?;
     let phase = progress.phase("build the bot");
     let program = Program::build(!options.dev)?;
     phase.done();
     let run = Run {
-        rounds: *rounds,
+        rounds,
         lab: Lab::named(format!("{}bench", lab.name()).parse()?),
         build: options.build(),
         program,
@@ -85,19 +128,13 @@ pub fn run(bench: &Bench, lab: &Lab, progress: &Progress) -> anyhow::Result<()> 
     let result = measure(&run);
     run.lab.down()?;
     run.go_on()?;
-    let mut report = result?;
-    report.end();
-    println!("{}", report.table());
-    options.keep(&report)
+    told(result?, options)
 }
 
-fn run_flood(seconds: u32, options: &Options, progress: &Progress) -> anyhow::Result<()> {
-    let phase = progress.phase("build the bot");
-    let program = Program::build(!options.dev)?;
-    phase.done();
-    let flood = flood::run(&program, options.build(), seconds, progress)?;
-    println!("{}", flood.table());
-    options.keep(&flood)
+fn told(mut figures: impl Figures, options: &Options) -> anyhow::Result<()> {
+    figures.end();
+    println!("{}", figures.table());
+    options.keep(&figures)
 }
 
 impl Options {

@@ -29,9 +29,7 @@ impl Peers {
     /// Installs the tools once per store, and writes this run's inventory.
     pub fn prepare(lab: &Lab, progress: &Progress) -> anyhow::Result<Peers> {
         let venv = Store::from_environment().root().join("peers");
-        if !venv.join("complete").exists() {
-            install(&venv, progress)?;
-        }
+        install(&venv, &REQUIREMENTS, progress)?;
         let work = lab.folder().join("peers");
         fs::create_dir_all(&work)?;
         let hosts: String = lab.hosts()?.iter().map(|h| format!("{h}\n")).collect();
@@ -101,8 +99,17 @@ impl Peers {
     }
 }
 
-fn install(venv: &Path, progress: &Progress) -> anyhow::Result<()> {
-    let phase = progress.phase(&format!("pip install {}", REQUIREMENTS.join(" ")));
+/// Makes a virtual environment with exactly these, unless it is there already.
+pub(super) fn install(
+    venv: &Path,
+    requirements: &[&str],
+    progress: &Progress,
+) -> anyhow::Result<()> {
+    let wanted = requirements.join("\n");
+    if fs::read_to_string(venv.join("complete")).is_ok_and(|found| found == wanted) {
+        return Ok(());
+    }
+    let phase = progress.phase(&format!("pip install {}", requirements.join(" ")));
     let _ = fs::remove_dir_all(venv);
     if capture(Command::new("python3").args(["-m", "venv"]).arg(venv)).is_err() {
         // Debian has the standard library's `venv` without the part that makes one.
@@ -114,8 +121,8 @@ fn install(venv: &Path, progress: &Progress) -> anyhow::Result<()> {
         capture(Command::new("python3").args(["-m", "venv"]).arg(venv))?;
     }
     let mut pip = Command::new(venv.join("bin/pip"));
-    capture(pip.args(["install", "--quiet"]).args(REQUIREMENTS))?;
-    fs::write(venv.join("complete"), REQUIREMENTS.join("\n"))?;
+    capture(pip.args(["install", "--quiet"]).args(requirements))?;
+    fs::write(venv.join("complete"), wanted)?;
     phase.done();
     Ok(())
 }

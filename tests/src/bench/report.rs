@@ -8,6 +8,8 @@ use comfy_table::{CellAlignment, Table};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::Figures;
+
 /// Processes that want a processor, per processor, from which figures are not worth keeping.
 const BUSY: f64 = 1.0;
 
@@ -124,13 +126,31 @@ impl Report {
             .unwrap_or(f64::NAN)
     }
 
-    /// Measuring has ended.
-    pub fn end(&mut self) {
+    fn row(&self, case: &str, tool: &str, samples: &[f64]) -> Vec<String> {
+        let own = self.median_of(case, tool);
+        let ratio = own / self.median_of(case, self.reference);
+        let (min, max) = samples.iter().fold((f64::MAX, 0.0_f64), |(min, max), s| {
+            (min.min(*s), max.max(*s))
+        });
+        vec![
+            case.to_owned(),
+            tool.to_owned(),
+            format!("{own:.3}"),
+            format!("{min:.3}"),
+            format!("{max:.3}"),
+            samples.len().to_string(),
+            format!("{ratio:.2}"),
+        ]
+    }
+}
+
+impl Figures for Report {
+    fn end(&mut self) {
         self.machine.load_at_end = load();
     }
 
     /// One line for each case and tool, with its ratio to the reference of the same case; then the aims.
-    pub fn table(&self) -> String {
+    fn table(&self) -> String {
         let mut table = Table::new();
         table.set_header([
             "case".to_owned(),
@@ -156,23 +176,6 @@ impl Report {
             self.setting,
             self.machine.line()
         )
-    }
-
-    fn row(&self, case: &str, tool: &str, samples: &[f64]) -> Vec<String> {
-        let own = self.median_of(case, tool);
-        let ratio = own / self.median_of(case, self.reference);
-        let (min, max) = samples.iter().fold((f64::MAX, 0.0_f64), |(min, max), s| {
-            (min.min(*s), max.max(*s))
-        });
-        vec![
-            case.to_owned(),
-            tool.to_owned(),
-            format!("{own:.3}"),
-            format!("{min:.3}"),
-            format!("{max:.3}"),
-            samples.len().to_string(),
-            format!("{ratio:.2}"),
-        ]
     }
 }
 

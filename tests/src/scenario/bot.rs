@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -33,7 +33,26 @@ impl Bot {
     /// # Errors
     /// With the end of its log, if it ends or stays silent.
     pub fn start(installation: &Installation) -> anyhow::Result<Bot> {
-        let mut bot = Bot::spawn(installation)?;
+        Bot::spawn(installation)?.answering(installation)
+    }
+
+    /// As [`Bot::start`], and it has the first processor alone: what it cannot do in time is seen at once.
+    ///
+    /// # Errors
+    /// As of [`Bot::start`].
+    pub fn start_on_one_processor(installation: &Installation) -> anyhow::Result<Bot> {
+        let serve = installation.contained(&["serve"])?;
+        let mut pinned = Command::new("taskset");
+        pinned
+            .current_dir(installation.folder())
+            .args(["--cpu-list", "0"])
+            .arg(serve.get_program())
+            .args(serve.get_args());
+        Bot::run(pinned, installation)?.answering(installation)
+    }
+
+    fn answering(self, installation: &Installation) -> anyhow::Result<Bot> {
+        let mut bot = self;
         let result = wait::until("the bot's first answer", START_LIMIT, || {
             if let Ok(Some(status)) = bot.child.try_wait() {
                 return Ok(Err(status));
@@ -55,13 +74,16 @@ impl Bot {
 
     /// Starts it and waits for nothing.
     pub fn spawn(installation: &Installation) -> anyhow::Result<Bot> {
+        Bot::run(installation.contained(&["serve"])?, installation)
+    }
+
+    fn run(mut command: Command, installation: &Installation) -> anyhow::Result<Bot> {
         let log = installation.folder().join("bot.log");
         let out = OpenOptions::new()
             .create(true)
             .append(true)
             .open(&log)
             .with_context(|| format!("open {}", log.display()))?;
-        let mut command = installation.contained(&["serve"])?;
         let child = command
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)

@@ -203,9 +203,13 @@ pub async fn values_incidents_repairs_and_trust_come_back(place: &dyn Place) {
     };
     store.put_incident(&incident).await.unwrap();
     assert_eq!(store.open_incidents().await.unwrap(), [incident.clone()]);
+    assert_eq!(store.count_open_incidents().await.unwrap(), 1);
     incident.closed_at = Some(at(9));
     store.put_incident(&incident).await.unwrap();
     assert_eq!(store.open_incidents().await.unwrap(), []);
+    assert_eq!(store.count_open_incidents().await.unwrap(), 0);
+    let ids = store.incident_ids_since(at(0), 10).await.unwrap();
+    assert_eq!(ids, [("i1".to_owned(), false)]);
     assert_eq!(
         store.incidents_since(at(0), 10).await.unwrap(),
         [incident.clone()]
