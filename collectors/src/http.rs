@@ -116,27 +116,33 @@ where
     ask().await
 }
 
-/// Sends a request and reads its JSON answer.
-pub(crate) async fn json<T: DeserializeOwned>(
-    asked: &str,
-    request: RequestBuilder,
-) -> Result<T, SourceError> {
+/// A whole answer of a source, as it came; what it says is read without I/O.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// `METHOD scheme://host:port/path`, for errors.
+    pub asked: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, SourceError> {
+        serde_json::from_slice(&self.body).map_err(|error| SourceError::Shape {
+            asked: self.asked.clone(),
+            expected: "an answer of its API".to_owned(),
+            found: format!("{error}: {}", shown(&self.body)),
+        })
+    }
+}
+
+/// Sends a request and waits for its whole answer.
+pub(crate) async fn answer(asked: &str, request: RequestBuilder) -> Result<Answer, SourceError> {
     let response = request
         .send()
         .await
         .map_err(|error| transport(asked, &error))?;
-    read_json(asked, response).await
-}
-
-pub(crate) async fn read_json<T: DeserializeOwned>(
-    asked: &str,
-    response: reqwest::Response,
-) -> Result<T, SourceError> {
-    let bytes = read(asked, response).await?;
-    serde_json::from_slice(&bytes).map_err(|error| SourceError::Shape {
+    Ok(Answer {
+        body: read(asked, response).await?,
         asked: asked.to_owned(),
-        expected: "an answer of its API".to_owned(),
-        found: format!("{error}: {}", shown(&bytes)),
     })
 }
 

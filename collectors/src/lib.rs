@@ -14,4 +14,4 @@ pub mod prometheus;
 pub mod watchdog;
 
 pub use alert::{Alert, Change, SourceName, Status, fingerprint, fold};
-pub use http::SourceError;
+pub use http::{Answer, SourceError};

@@ -140,7 +140,7 @@ fn take(
 }
 
 /// Everything that the schema cannot say. Pure.
-pub(crate) fn check_document(document: &Document<Runbook>) -> Diagnostics {
+pub fn check_document(document: &Document<Runbook>) -> Diagnostics {
     let mut checker = Checker {
         document,
         errors: Diagnostics::default(),

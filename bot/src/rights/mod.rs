@@ -4,6 +4,8 @@
 //! hosts, runbooks and rooms. A room's ceiling holds for both.
 
 mod grant;
+#[cfg(test)]
+mod properties;
 mod quorum;
 
 use std::{collections::BTreeMap, fmt};

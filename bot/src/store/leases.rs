@@ -53,7 +53,8 @@ impl Store {
         let lease = grant(&mut tx, scope, holder, job, now)
             .await
             .map_err(storage)?;
-        // No host hears of its token before an intent is on the disk, and that comes after it.
+        // No host starts anything under its token before an intent is on the disk, and that comes after it; the next token is
+        // never below the clock.
         tx.commit_in_order(TAKING).await.map_err(storage)?;
         Ok(lease)
     }

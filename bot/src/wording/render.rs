@@ -15,7 +15,7 @@ const PLAIN_WIDTH: u16 = 100;
 
 /// Plain text, as fallback in chats and for scripts. No colours; signs instead.
 pub fn plain(message: &Message) -> String {
-    let mut lines = vec![format!("{} {}", message.severity.emoji(), message.title)];
+    let mut lines = vec![title(message)];
     lines.extend(
         message
             .blocks
@@ -27,7 +27,7 @@ pub fn plain(message: &Message) -> String {
 
 /// One block as plain text.
 pub fn plain_block(block: &Block, width: u16) -> String {
-    match block {
+    clean(&match block {
         Block::Line { text, tone } => signed(text, *tone),
         Block::Table { table } => text_table(table, width, false),
         Block::Progress { progress } => {
@@ -35,14 +35,17 @@ pub fn plain_block(block: &Block, width: u16) -> String {
         }
         Block::Code { text } => text.clone(),
         Block::Hint { text } => format!("→ {text}"),
-    }
+    })
+}
+
+fn title(message: &Message) -> String {
+    clean(&format!("{} {}", message.severity.emoji(), message.title))
 }
 
 /// For a terminal, with colours, `width` columns wide.
 pub fn ansi(message: &Message, width: u16) -> String {
-    let title = format!("{} {}", message.severity.emoji(), message.title);
     let mut lines = vec![
-        title
+        title(message)
             .style(severity_style(message.severity).bold())
             .to_string(),
     ];
@@ -203,15 +206,15 @@ pub fn bar(done: u32, total: u32) -> String {
     format!("{}{} {done}/{total}", "█".repeat(full), "░".repeat(empty))
 }
 
-/// Control characters (an escape sequence in a log line, say) never reach a terminal.
+/// Control characters (an escape sequence in a log line, say) never reach a terminal, nor do characters that turn the direction
+/// of writing, so that a text would read as another one (<https://www.unicode.org/reports/tr9/#Explicit_Directional_Embeddings>).
 pub fn clean(text: &str) -> String {
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars()
-        .map(|c| {
-            if c.is_control() && c != '\n' && c != '\t' {
-                '�'
-            } else {
-                c
-            }
+        .map(|c| match c {
+            '\n' | '\t' => c,
+            c if c.is_control() || turns(c) => '�',
+            c => c,
         })
         .collect()
 }
@@ -304,7 +307,21 @@ mod tests {
 
     #[test]
     fn no_escape_sequence_reaches_a_terminal_from_outside() {
-        let message = Message::new(Severity::Bad, "x").line("\u{1b}]0;owned\u{7}");
-        assert!(!ansi(&message, 80).contains("\u{1b}]0"));
+        let hostile = "\u{1b}]0;owned\u{7}";
+        let message = Message::new(Severity::Bad, hostile)
+            .line(hostile)
+            .code(hostile)
+            .hint(hostile);
+        for shown in [plain(&message), html(&message), ansi(&message, 80)] {
+            assert!(!shown.contains("\u{1b}]0"), "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn no_text_from_outside_turns_the_direction_of_writing() {
+        let message = Message::new(Severity::Bad, "reb\u{202e}toor").line("\u{2066}x");
+        for shown in [plain(&message), html(&message), ansi(&message, 80)] {
+            assert!(!shown.contains(['\u{202e}', '\u{2066}']), "{shown}");
+        }
     }
 }

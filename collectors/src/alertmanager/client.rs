@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     SourceName,
-    http::{self, SourceError, asked, with_retries},
+    http::{self, Answer, SourceError, asked, with_retries},
     label::{ANNOTATION_LIMIT_BYTES, tame},
 };
 
@@ -155,6 +155,31 @@ struct WireVersion {
     version: String,
 }
 
+/// Silences that are not expired, from an answer to `api/v2/silences`. Pure.
+pub fn read_silences(answer: &Answer) -> Result<Vec<Silence>, SourceError> {
+    let silences: Vec<Silence> = answer.json()?;
+    let kept = silences
+        .into_iter()
+        .filter(|one| one.status != SilenceState::Expired);
+    Ok(kept
+        .map(|silence| Silence {
+            comment: tame(&silence.comment, ANNOTATION_LIMIT_BYTES),
+            created_by: tame(&silence.created_by, 200),
+            ..silence
+        })
+        .collect())
+}
+
+/// From an answer to `api/v2/status`. Pure.
+pub fn read_status(answer: &Answer) -> Result<AmStatus, SourceError> {
+    let status: WireStatus = answer.json()?;
+    Ok(AmStatus {
+        version: tame(&status.version_info.version, 80),
+        cluster: tame(&status.cluster.status, 80),
+        started_at: status.uptime,
+    })
+}
+
 /// A client for one Alertmanager.
 #[derive(Clone)]
 pub struct AlertmanagerClient {
@@ -179,26 +204,11 @@ impl AlertmanagerClient {
 
     /// All silences that are not expired.
     pub async fn silences(&self) -> Result<Vec<Silence>, SourceError> {
-        let silences: Vec<Silence> = self.get("api/v2/silences").await?;
-        let kept = silences
-            .into_iter()
-            .filter(|one| one.status != SilenceState::Expired);
-        Ok(kept
-            .map(|silence| Silence {
-                comment: tame(&silence.comment, ANNOTATION_LIMIT_BYTES),
-                created_by: tame(&silence.created_by, 200),
-                ..silence
-            })
-            .collect())
+        read_silences(&self.get("api/v2/silences").await?)
     }
 
     pub async fn status(&self) -> Result<AmStatus, SourceError> {
-        let status: WireStatus = self.get("api/v2/status").await?;
-        Ok(AmStatus {
-            version: tame(&status.version_info.version, 80),
-            cluster: tame(&status.cluster.status, 80),
-            started_at: status.uptime,
-        })
+        read_status(&self.get("api/v2/status").await?)
     }
 
     /// Acknowledges by silencing exactly these labels until `ends_at`; returns the silence's id. Not retried: a silence whose
@@ -237,7 +247,8 @@ impl AlertmanagerClient {
         let body = serde_json::json!({
             "matchers": matchers, "startsAt": now, "endsAt": ends_at, "createdBy": created_by, "comment": comment,
         });
-        let created: Created = http::json(&asked, self.http.post(url).json(&body)).await?;
+        let answer = http::answer(&asked, self.http.post(url).json(&body)).await?;
+        let created: Created = answer.json()?;
         Ok(created.id)
     }
 
@@ -265,10 +276,10 @@ impl AlertmanagerClient {
         .map(drop)
     }
 
-    async fn get<D: serde::de::DeserializeOwned>(&self, path: &str) -> Result<D, SourceError> {
+    async fn get(&self, path: &str) -> Result<Answer, SourceError> {
         let url = self.url(path)?;
         let asked = asked("GET", &url);
-        with_retries(|| http::json(&asked, self.http.get(url.clone()))).await
+        with_retries(|| http::answer(&asked, self.http.get(url.clone()))).await
     }
 
     fn url(&self, path: &str) -> Result<Url, SourceError> {

@@ -129,7 +129,8 @@ impl Job {
 
     fn hold_left(&self, now: Timestamp) -> Option<Next> {
         let hold = self.hold.as_ref()?;
-        let again = hold.at + SignedDuration::from_secs(HOLD_POLL_SECONDS);
+        let poll = SignedDuration::from_secs(HOLD_POLL_SECONDS);
+        let again = hold.at.saturating_add(poll).unwrap_or(Timestamp::MAX);
         let until = hold.until.unwrap_or(again);
         (now < until).then(|| Next::Wait {
             until,

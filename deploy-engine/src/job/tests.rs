@@ -241,6 +241,18 @@ fn a_hold_waits_and_then_asks_again() {
     assert_eq!(state.next(at(100)), [Next::Start { step, attempt }]);
 }
 
+/// A clock that is out of all bounds is no reason to fall over.
+#[test]
+fn a_hold_at_the_end_of_time_can_be_looked_at() {
+    let state = fold(&[chain(), leased(1)]).unwrap();
+    let (until, why) = (None, "halt".to_owned());
+    let held = state
+        .apply(Timestamp::MAX, &JobEvent::Held { until, why })
+        .unwrap();
+    let next = held.next(at(0));
+    assert!(matches!(next[..], [Next::Wait { .. }]), "{next:?}");
+}
+
 fn any_end() -> impl Strategy<Value = StepEnd> {
     prop_oneof![
         5 => Just(done()),

@@ -8,7 +8,7 @@ use std::{
 use futures::future::join_all;
 use jiff::Timestamp;
 
-use super::{Ask, NamedProbe, ProbeContext, Reading, Readings};
+use super::{Ask, NamedProbe, ProbeContext, Reading, Readings, table};
 use crate::{
     model::{HostName, Model, ServiceName},
     transport::{Hosts, Observe},
@@ -157,7 +157,7 @@ async fn exchange(
                 Err(why) => Err(why.clone()),
                 Ok(results) => match results.get(name) {
                     None => Err(format!("{host} left out the answer to {name}")),
-                    Some(wire::ProbeResult::Failed { why }) => Err(why.clone()),
+                    Some(wire::ProbeResult::Failed { why }) => Err(table::failed(why)),
                     Some(result) => probe.parse(result),
                 },
             };

@@ -137,8 +137,17 @@ pub fn file(result: &ProbeResult) -> Result<Option<&str>, String> {
 /// Says why an answer of another kind is not understood; a failed probe says why itself.
 pub fn unexpected(expected: &str, found: &ProbeResult) -> String {
     match found {
-        ProbeResult::Failed { why } => why.clone(),
+        ProbeResult::Failed { why } => failed(why),
         other => format!("expected {expected}; found {other:?}"),
+    }
+}
+
+/// Why a probe could not be made. "Unknown" without a reason helps nobody.
+pub fn failed(why: &str) -> String {
+    if why.trim().is_empty() {
+        "the probe could not be made, and the host did not say why".to_owned()
+    } else {
+        why.to_owned()
     }
 }
 
@@ -191,5 +200,24 @@ pub mod testing {
         ProbeResult::Failed {
             why: "connection refused".to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_that_failed_without_a_word_still_has_a_reason() {
+        for why in ["", " \n"] {
+            let result = ProbeResult::Failed {
+                why: why.to_owned(),
+            };
+            for probe in crate::probe::registry() {
+                let reason = probe.parse(&result).unwrap_err();
+                assert!(!reason.trim().is_empty(), "{}", probe.name());
+            }
+        }
+        assert_eq!(failed("connection refused"), "connection refused");
     }
 }

@@ -1,6 +1,8 @@
 //! Our response to alerts: one incident for each failure domain, however many alerts tell of it.
 
 mod correlate;
+#[cfg(test)]
+mod properties;
 mod state;
 
 use std::{

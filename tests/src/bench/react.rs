@@ -383,6 +383,9 @@ fn between(from: Timestamp, to: Timestamp) -> anyhow::Result<Duration> {
     Duration::try_from(to.duration_since(from)).with_context(|| format!("from {from} to {to}"))
 }
 
+/// One of the times.
+type Phase = fn(&Phases) -> Duration;
+
 impl Figures for React {
     fn table(&self) -> String {
         let (ours, peer) = (Spread::of(&self.ours), Spread::of(&self.peer));
@@ -397,7 +400,7 @@ impl Figures for React {
         }
         let mut phases = Table::new();
         phases.set_header(["nightshift, each since the one before", "p50 ms", "p99 ms"]);
-        let rows: [(&str, fn(&Phases) -> Duration); 5] = [
+        let rows: [(&str, Phase); 5] = [
             ("webhook durable, incident opened", |one| one.heard),
             ("evidence, gates, job in the journal", |one| one.decided),
             ("lease, gates, intent of the snapshot", |one| one.snapshot),
