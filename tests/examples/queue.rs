@@ -189,7 +189,7 @@ impl Hosts for AtOnce {
         Ok(StepStatus::NeverStarted)
     }
 
-    async fn cancel(&self, _: &HostName, _: &StepKey) -> Result<(), HostError> {
+    async fn cancel(&self, _: &HostName, _: &StepKey, _: &Fence) -> Result<(), HostError> {
         Ok(())
     }
 

@@ -24,13 +24,10 @@ fn identity(text: &str) -> Identity {
 }
 
 /// Any of these, also none, also no limit at all.
-fn limit<T: Clone>(
+fn limit<T: Clone + std::fmt::Debug>(
     all: &'static [&'static str],
     make: fn(&str) -> T,
-) -> impl Strategy<Value = Option<Vec<T>>>
-where
-    T: std::fmt::Debug,
-{
+) -> impl Strategy<Value = Option<Vec<T>>> {
     option::of(some(all, make))
 }
 
