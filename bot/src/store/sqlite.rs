@@ -7,7 +7,7 @@ use std::{
 };
 
 use sqlx::{
-    SqlitePool,
+    Connection, SqlitePool,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -67,6 +67,15 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .max_lifetime(None)
         // A ping before each use would double the statements; a local file does not go away.
         .test_before_acquire(false)
+        // SQLite rolls a transaction back by itself when the disk is full; sqlx counts it as open for ever after, and
+        // nothing could be written until a restart. Such a connection is closed, and the next one is a new one.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                // After the roll-back that was queued.
+                connection.ping().await?;
+                Ok(!connection.is_in_transaction())
+            })
+        })
 }
 
 /// Created for the owner only: the store holds chat identities and readings of hosts.

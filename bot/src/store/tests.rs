@@ -6,7 +6,7 @@ use deploy_engine::job::{JobEvent, JobId, JobKind, Journal};
 use super::{
     FILE_NAME, Store, StoreError,
     conformance::{self, Place, at},
-    db::values,
+    db::{Lock, values},
 };
 
 async fn open() -> (tempfile::TempDir, Store) {
@@ -96,4 +96,22 @@ async fn a_store_that_cannot_be_used_says_why() {
     store.close().await;
     let error = Store::open(dir.path()).await.unwrap_err();
     assert!(matches!(error, StoreError::Version { .. }), "{error}");
+}
+
+/// As SQLite does by itself when the disk is full.
+#[tokio::test]
+async fn a_transaction_that_the_database_took_back_by_itself_is_not_the_last() {
+    let (_dir, store) = open().await;
+    let mut tx = store.db.begin("testing", Lock::Rows).await.unwrap();
+    tx.run("testing", "ROLLBACK", values![]).await.unwrap();
+    tx.commit("testing").await.unwrap_err();
+    store.put("test", "key", "value").await.unwrap();
+    let found = store.get("test", "key").await.unwrap();
+    assert_eq!(found.as_deref(), Some("value"));
+    let mut tx = store.db.begin("testing", Lock::Rows).await.unwrap();
+    tx.run("testing", "DELETE FROM kv", values![])
+        .await
+        .unwrap();
+    tx.commit("testing").await.unwrap();
+    assert_eq!(store.get("test", "key").await.unwrap(), None);
 }

@@ -376,11 +376,11 @@ impl Figures for Flood {
         );
         for row in &self.questions {
             let Spread { p50_ms, p99_ms } = row.took;
-            aims += &format!(
+            aims.push_str(&format!(
                 "aim {}  `{}` within {ANSWER_AIM} ms: p50 {p50_ms:.1}, p99 {p99_ms:.1}\n",
                 met(p99_ms <= ANSWER_AIM),
                 row.words
-            );
+            ));
         }
         format!(
             "flood: {} build on one processor\n{ingest}\n{questions}\n{aims}memory: {} MiB before, {} MiB after",
