@@ -1,5 +1,5 @@
 //! Several bots on one PostgreSQL, in this process: one leads, another takes over, nothing is done twice. Hosts are such as
-//! remember what they started and refuse an older token; `tests/lab_bots.rs` shows the same with real ones.
+//! remember what they started and refuse an older token.
 //! Needs root on Debian to install PostgreSQL, and fails without it.
 #![allow(clippy::unwrap_used)] // a test program: a panic is its way to fail
 
