@@ -130,7 +130,7 @@ impl JobDesk {
         let (desk, id) = (self.clone(), id.clone());
         tokio::spawn(async move {
             let how = tokio::select! {
-                how = desk.runner().run_on(&id) => how,
+                how = desk.run(&id) => how,
                 () = desk.inner.stop.cancelled() => {
                     desk.settle(&id, Ended::Interrupted("the bot stops".to_owned()));
                     return;
@@ -145,6 +145,14 @@ impl JobDesk {
             };
             desk.settle(&id, how);
         });
+    }
+
+    /// Among several bots a job may be another one's by the time the store is back: whoever leads takes up what is its own.
+    async fn run(&self, id: &JobId) -> Result<JobResult, RunError> {
+        match self.inner.store.is_shared() {
+            true => self.runner().run(id).await,
+            false => self.runner().run_on(id).await,
+        }
     }
 
     fn settle(&self, id: &JobId, how: Ended) {
