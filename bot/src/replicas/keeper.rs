@@ -93,6 +93,7 @@ impl Keeper {
 
     async fn beat(&mut self, now: Instant) -> Result<(), StoreError> {
         self.store.beat(&self.host, Timestamp::now()).await?;
+        self.lead.change(|state| state.beaten = Some(now));
         match self.lead.state().standing {
             Standing::Leads { token, from, .. } => self.keep(token, from, now).await?,
             _ => self.look(now).await?,
@@ -109,10 +110,14 @@ impl Keeper {
                 self.store.forget_replica(&bot.id).await?;
             }
         }
+        let freed = self.store.free_batches().await?;
+        if !freed.is_empty() {
+            tracing::warn!(batches = freed.len(), "batches wait for another bot");
+        }
         self.take_jobs().await
     }
 
-    /// The leader drives every job: what another bot was driving it does not drive any more.
+    /// The leader drives every job but batches: what another bot was driving it does not drive any more.
     async fn take_jobs(&mut self) -> Result<(), StoreError> {
         for driver in self.store.drivers().await? {
             if driver == self.store.replica() {

@@ -25,7 +25,7 @@ use crate::{
     control, heal as healer_shell,
     heartbeat::Heart,
     leases,
-    replicas::{self, Keeper, Lead, Standing},
+    replicas::{self, Hands, Keeper, Lead, Standing},
     web,
     wording::{Message, Severity},
 };
@@ -159,6 +159,13 @@ async fn serve(
     parts.spawn(async move { ended("control socket", control::serve(of, &dir, token).await) });
     let (senses, token) = (bot.senses.clone(), stop.clone());
     parts.spawn(async move { senses.watch(token).await });
+    let hands = Hands {
+        store: bot.store.clone(),
+        lead: lead.clone(),
+        desk: bot.jobs.clone(),
+        model: replicas::model_digest(&bot.model),
+    };
+    parts.spawn(hands.work(stop.clone()));
     if bot.store.is_shared() {
         among_others(&bot, ground.before.clone(), &mut parts, &stop);
     }

@@ -9,6 +9,7 @@
 mod alerts;
 mod approvals;
 mod audit;
+mod batches;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod copy;
@@ -39,6 +40,7 @@ use tokio::sync::watch;
 pub use alerts::{AlertKey, AlertRow, Folded};
 pub use approvals::{Approval, ApprovalState, DecideError};
 pub use audit::AuditEntry;
+pub use batches::OwnBatch;
 pub use copy::{Copied, CopyError, copy};
 pub use error::StoreError;
 pub use inbox::Parcel;

@@ -277,6 +277,11 @@ pub(super) fn migrator() -> Migrator {
             "access",
             include_str!("../../migrations/postgres/0003_access.sql"),
         ),
+        migration(
+            4,
+            "batches",
+            include_str!("../../migrations/postgres/0004_batches.sql"),
+        ),
     ])
 }
 

@@ -1,5 +1,7 @@
 //! Bots in this process: each in a runtime of its own, so that one can be killed without the others.
 
+mod batches;
+mod loopback;
 mod paper;
 mod wire;
 mod world;
@@ -12,17 +14,21 @@ use bot::{
     config::Secret,
     halt::Halt,
     jobs::{JobDesk, NewJob, new_job_id},
-    replicas::{DutyGate, Keeper, Lead},
+    replicas::{DutyGate, Hands, Keeper, Lead},
     store::{MessageKey, Parcel, PostgresStore, Store, StoreError},
     web,
     wording::{Message, Severity},
 };
 use collectors::{Alert, Change};
 use deploy_engine::{
-    job::{Action, Effect, JobId, JobKind, JobResult, Journal, JournalError, Lease, Step, StepId},
+    job::{
+        Action, Effect, JobEvent, JobId, JobKind, JobResult, JobState, Journal, JournalError,
+        Lease, Step, StepId, share_out,
+    },
     model::{HostName, Secs, ServiceName},
     probe::{ProbeContext, ProbeSite},
     runner::{Context, NoObserver, OpenGate, Runner},
+    transport::Hosts,
     wire::{Command, Work},
 };
 use lab::postgres::Postgres;
@@ -34,6 +40,8 @@ pub use wire::Wire;
 pub use world::World;
 
 const WEBHOOK: &str = include_str!("../../../collectors/src/testdata/webhook-watchdog.json");
+/// What all bots of these tests have read.
+const MODEL: &str = "m";
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A server for all databases of one test.
@@ -90,6 +98,10 @@ impl ProbeSite for NoSite {
 
 impl InProcess {
     pub fn start(bench: &Bench, database: &str, world: &Arc<World>, way: Way) -> Self {
+        Self::start_on(bench, database, world.clone(), way)
+    }
+
+    pub fn start_on(bench: &Bench, database: &str, hosts: Arc<dyn Hosts>, way: Way) -> Self {
         let wire = (way == Way::Wire).then(|| Wire::to(bench.postgres.port()));
         let port = wire.as_ref().map_or(bench.postgres.port(), Wire::port);
         let address = PostgresStore {
@@ -115,7 +127,7 @@ impl InProcess {
         };
         desk.set_runner(Runner::new(Context::new(
             Arc::new(store.clone()),
-            world.clone(),
+            hosts,
             Arc::new(NoSite),
             Arc::new(gate),
             Arc::new(NoObserver),
@@ -143,6 +155,13 @@ impl InProcess {
         let (store, lead) = (self.store.clone(), self.lead.clone());
         let keeper = Keeper::new(store, lead, halt, "host".to_owned(), None, send);
         self.runtime.spawn(keeper.run(self.stop.clone()));
+        let hands = Hands {
+            store: self.store.clone(),
+            lead: self.lead.clone(),
+            desk: self.desk.clone(),
+            model: MODEL.to_owned(),
+        };
+        self.runtime.spawn(hands.work(self.stop.clone()));
         let (lead, desk) = (self.lead.clone(), self.desk.clone());
         self.runtime.spawn(async move {
             lead.until_leading().await;
@@ -200,6 +219,50 @@ impl InProcess {
     }
 
     pub fn try_start_job(&self) -> Result<JobId, JournalError> {
+        self.start_steps(vec![
+            step(0, "h1", &["slow"], &[]),
+            step(1, "h1", &["fast"], &[0]),
+        ])
+    }
+
+    /// A job over many hosts, as a deploy makes it.
+    pub fn start_shared(&self, steps: Vec<Step>) -> JobId {
+        self.start_steps(share_out(steps, MODEL)).unwrap()
+    }
+
+    pub fn cancel(&self, job: &JobId) {
+        self.on(self.desk.cancel(job, "alice")).unwrap();
+    }
+
+    /// Is that in its journal?
+    pub fn is_cancelled(&self, job: &JobId) -> bool {
+        let state = self.on(self.desk.state(job)).unwrap();
+        state.job().is_some_and(|job| job.cancelled_by.is_some())
+    }
+
+    /// The batches of a job, in their order.
+    pub fn batches(&self, job: &JobId) -> Vec<Batch> {
+        let load = async {
+            let mut batches = Vec::new();
+            for (id, driver) in self.store.batches_of(job).await.unwrap() {
+                let events = self.store.load(&id).await.unwrap();
+                let leases = events.iter().filter_map(|(_, event)| match event {
+                    JobEvent::Leased { holder, token } => Some((holder.clone(), *token)),
+                    _ => None,
+                });
+                batches.push(Batch {
+                    leases: leases.collect(),
+                    result: JobState::fold(&events).unwrap().result().cloned(),
+                    driver,
+                    id,
+                });
+            }
+            batches
+        };
+        self.on(load)
+    }
+
+    fn start_steps(&self, steps: Vec<Step>) -> Result<JobId, JournalError> {
         let new = NewJob {
             id: new_job_id(),
             kind: JobKind::Deploy {
@@ -208,7 +271,7 @@ impl InProcess {
             title: "deploy".into(),
             requested_by: "alice".into(),
             scope: "site:bots".into(),
-            steps: vec![step(0, "slow"), step(1, "fast")],
+            steps,
         };
         self.on(self.desk.start(new, &[]))
     }
@@ -262,16 +325,36 @@ impl InProcess {
     }
 }
 
-fn step(number: u32, program: &str) -> Step {
+/// One batch, as the store has it.
+#[derive(Debug)]
+pub struct Batch {
+    pub id: JobId,
+    /// Empty: it waits.
+    pub driver: String,
+    /// Who drove it, one after another, each with its token.
+    pub leases: Vec<(String, u64)>,
+    pub result: Option<JobResult>,
+}
+
+impl Batch {
+    /// In its job, from 0.
+    pub fn number(&self) -> usize {
+        let (_, number) = self.id.0.rsplit_once('x').unwrap();
+        number.parse().unwrap()
+    }
+}
+
+/// One program on one host.
+pub fn step(number: u32, host: &str, argv: &[&str], needs: &[u32]) -> Step {
     Step {
         id: StepId(number),
-        title: program.to_owned(),
+        title: argv.join(" "),
         service: None,
         action: Action::Host {
-            host: "h1".parse().unwrap(),
+            host: host.parse().unwrap(),
             work: Work::Run {
                 command: Command {
-                    argv: vec![program.to_owned()],
+                    argv: argv.iter().map(|&word| word.to_owned()).collect(),
                     env: Default::default(),
                     stdin: None,
                     user: None,
@@ -282,7 +365,7 @@ fn step(number: u32, program: &str) -> Step {
         },
         // Must not happen twice.
         effect: Effect::Once,
-        needs: (0..number).map(StepId).collect(),
+        needs: needs.iter().map(|&need| StepId(need)).collect(),
         timeout: Secs(600),
         guards: vec![],
         unless: None,
