@@ -50,6 +50,7 @@ impl Halt {
     /// # Errors
     /// The store's, or words in it that cannot be read: then nobody knows whether work may go on.
     pub async fn load(store: Store) -> Result<Self, StoreError> {
+        let store = store.vital();
         let now = stored(&store).await?;
         Ok(Self {
             store,

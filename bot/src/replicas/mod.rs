@@ -11,6 +11,7 @@ mod gate;
 mod hands;
 mod identity;
 mod keeper;
+mod member;
 mod watch;
 
 use std::{
@@ -22,9 +23,11 @@ use jiff::Timestamp;
 use tokio::sync::watch::{Receiver, Sender};
 
 pub use gate::DutyGate;
-pub use hands::{BATCHES_AT_ONCE, Hands};
+pub use hands::BATCHES_AT_ONCE;
+use hands::Hands;
 pub use identity::{Identified, host_name, identify, model_digest, same_secrets};
-pub use keeper::Keeper;
+use keeper::Keeper;
+pub use member::Member;
 
 /// How often a bot says that it lives, and looks at the others.
 pub const BEAT: Duration = Duration::from_secs(1);

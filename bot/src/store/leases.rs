@@ -31,6 +31,12 @@ impl Store {
         now: Timestamp,
     ) -> Result<Lease, LeaseError> {
         let mut tx = self.db.begin(TAKING, Lock::Leases).await.map_err(storage)?;
+        if self.is_others(&mut tx, job).await.map_err(storage)? {
+            return Err(LeaseError::Lost {
+                scope: scope.to_owned(),
+                token: 0,
+            });
+        }
         let held = held(&mut tx).await.map_err(storage)?;
         let conflict = held
             .into_iter()
@@ -47,6 +53,20 @@ impl Store {
             .map_err(storage)?;
         tx.commit(TAKING).await.map_err(storage)?;
         Ok(lease)
+    }
+
+    /// Is it another bot that drives this job? One that was away while its jobs were given to others must not take them back: a
+    /// lease of its own would be newer than theirs.
+    async fn is_others(&self, tx: &mut Tx, job: &JobId) -> Result<bool, StoreError> {
+        if !self.is_shared() {
+            return Ok(false);
+        }
+        let sql = "SELECT id, driver FROM jobs WHERE id = $1";
+        let found = tx.run(TAKING, sql, values![&job.0]).await?.first();
+        let driver: Option<String> = found
+            .map(|row| Reader::new("job", "id", &row).get("driver"))
+            .transpose()?;
+        Ok(driver.is_some_and(|driver| driver != self.replica()))
     }
 
     pub(super) async fn renew_lease(

@@ -120,6 +120,15 @@ impl Store {
         matches!(self.db, Db::Postgres(_))
     }
 
+    /// The same store, for what must not wait behind this bot's own work: that it lives, and whether it may go on.
+    pub fn vital(&self) -> Self {
+        let db = match &self.db {
+            Db::Postgres(pg) => Db::Postgres(pg.vital()),
+            embedded => embedded.clone(),
+        };
+        Self { db, ..self.clone() }
+    }
+
     /// How often the database was away when something was asked of it; an embedded one never is.
     pub fn troubles(&self) -> u64 {
         match &self.db {

@@ -164,6 +164,7 @@ pub trait Journal: Send + Sync {
     ///
     /// # Errors
     /// [`LeaseError::Held`] if a conflicting scope is leased by another unfinished job, see [`scopes_conflict`].
+    /// [`LeaseError::Lost`] if several bots share the journal and another one drives this job.
     async fn acquire(
         &self,
         scope: &str,

@@ -78,7 +78,7 @@ cases! {
         of_many_decisions_exactly_one_counts,
         of_many_votes_each_counts_once_and_the_last_one_decides,
         what_many_bots_do_is_one_chain,
-        tokens_of_many_bots_are_all_different,
+        tokens_of_many_takers_are_all_different,
         of_many_bots_exactly_one_takes_the_lead,
         a_leader_that_was_replaced_learns_it,
         two_bots_take_different_jobs,
