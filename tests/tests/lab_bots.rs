@@ -160,7 +160,7 @@ impl Two {
             let open = open.filter(|one| one["closed_at"].is_null()).count();
             let runs = state["data"]["job"]["runs"].as_array().cloned();
             let once = runs.iter().flatten().all(|run| run["attempts"] == 1);
-            let result = &state["data"]["job"]["result"]["result"];
+            let result = &state["data"]["job"]["finished"][1]["result"];
             match (result.as_str(), firing, open) {
                 (Some("succeeded"), 0, 0) => {
                     assert!(once, "a step ran again: {state}");
