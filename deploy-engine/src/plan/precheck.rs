@@ -17,6 +17,11 @@ use crate::{
 const CLOCK_TOLERANCE_SECONDS: f64 = 1.0;
 /// Downloads of a whole controller; where packages are kept until they are installed.
 const PACKAGE_CACHE: (&str, u64) = ("/var/cache/apt", 500 * 1024 * 1024);
+/// For files, the agent and its spool, and what else a change writes; less is as good as full.
+const ROOM: [(&str, u64); 2] = [
+    ("/etc", 16 * 1024 * 1024),
+    ("/var/lib/nightshift", 16 * 1024 * 1024),
+];
 /// Names resolve from a file or a near server.
 const RESOLVE_TIMEOUT_MS: u32 = 3000;
 /// Somebody on the same network answers a connection within milliseconds.
@@ -175,6 +180,9 @@ pub fn host(host: &HostName, seen: &HostSeen) -> Vec<Precheck> {
         },
     };
     add("time synchronisation", synchronised);
+    for (path, need) in ROOM {
+        add("disk", free(seen, path, need));
+    }
     checks
 }
 

@@ -299,6 +299,7 @@ type Spoil = fn(&mut World);
 #[case::maintenance(|w: &mut World| w.machine("ctl1").facts.maintenance_marker = Some("disk swap".into()), "ctl1: maintenance: it is under maintenance (disk swap)")]
 #[case::clock(|w: &mut World| w.machine("ctl1").facts.clock_seconds += 7.0, "ctl1: clock: its clock is 7.0 s off")]
 #[case::system(|w: &mut World| w.machine("ctl1").facts.os_version = "11".into(), "expected debian 12, found debian 11")]
+#[case::full(|w: &mut World| { w.machine("ctl1").facts.filesystems.insert("/".into(), (1 << 20, 1 << 40, 9)); }, "ctl1: disk: expected 16 MiB free for /etc, found 1 MiB")]
 #[case::disk(|w: &mut World| { w.machine("ctl1").facts.filesystems.insert("/var/lib/db".into(), (1 << 20, 1 << 40, 9)); }, "db on ctl1: disk: expected 1024 MiB free for /var/lib/db, found 1 MiB")]
 #[case::repositories(
     unreachable_repositories,
