@@ -260,7 +260,8 @@ fn mounted(root: &Root) -> Result<BTreeMap<String, (u64, u64, u64)>, String> {
         Some((
             point,
             (
-                found.f_bfree * found.f_frsize,
+                // What `df` calls available: the rest is kept back, also from root.
+                found.f_bavail * found.f_frsize,
                 found.f_blocks * found.f_frsize,
                 found.f_ffree,
             ),
