@@ -32,8 +32,11 @@ use runbooks::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+/// Takes any bytes; panics when what must hold does not.
+pub type Door = fn(&[u8]);
+
 /// Every target by its name: its folder in `corpus/`, its program in `targets/`.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+pub const TARGETS: [(&str, Door); 8] = [
     ("api", api),
     ("chat", chat),
     ("frame", frame),
