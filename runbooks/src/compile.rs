@@ -41,7 +41,8 @@ pub struct CompileError {
     pub why: String,
 }
 
-/// Steps in the order of the recipe, each needing all of the one before; commands on several hosts side by side unless `each`.
+/// Steps in the order of the recipe, each needing all of the one before; commands on several hosts need nothing of one another
+/// unless `each`. Guarded ones are still run one at a time (`runner::flight`): none may wait for another.
 ///
 /// # Errors
 /// Names what the site or the decision does not have. Nothing is ever left out silently but steps on optional roles.

@@ -27,7 +27,7 @@ const PASSWORD: &str = "a password for tests";
 const BOT: &str = "nightshift";
 /// Words wait for their turn within the homeserver's rate limit: 0.2 a second.
 const TOLD_LIMIT: Duration = Duration::from_secs(180);
-/// Counter-drills of a usual run. All 29 take half an hour: `nightshift-lab drill --all --fresh`.
+/// Counter-drills of a usual run. All take half an hour: `nightshift-lab drill --all --fresh`.
 const USUAL_REFUSALS: [&str; 6] = [
     "deploy-running",
     "gal-crash-member-unreachable",

@@ -260,7 +260,7 @@ fn mounted(root: &Root) -> Result<BTreeMap<String, (u64, u64, u64)>, String> {
         Some((
             point,
             (
-                // What `df` calls available: the rest is kept back, also from root.
+                // What `df` calls available. A file system keeps some blocks back, and not all of them for root.
                 found.f_bavail * found.f_frsize,
                 found.f_blocks * found.f_frsize,
                 found.f_ffree,

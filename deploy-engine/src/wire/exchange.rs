@@ -228,7 +228,7 @@ pub struct Facts {
     /// Listening TCP ports → `address process` (process may be unknown).
     #[serde(with = "super::ports")]
     pub listening: BTreeMap<u16, Vec<String>>,
-    /// mount point → (bytes free for root, bytes in all, inodes free).
+    /// mount point → (bytes that can be used, bytes in all, inodes free).
     pub filesystems: BTreeMap<String, (u64, u64, u64)>,
     /// First line of `/etc/nightshift/maintenance` on the host: a person asked for hands off. Empty file: empty text.
     pub maintenance_marker: Option<String>,
