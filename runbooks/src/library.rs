@@ -241,12 +241,15 @@ impl Checker<'_> {
             if probe::find(name).is_none() {
                 let index = index.to_string();
                 let path: Vec<&str> = path.iter().copied().chain([index.as_str()]).collect();
-                self.unknown(
-                    &path,
-                    "probe",
-                    name,
-                    probe::registry().map(|one| one.name()),
-                );
+                let about = probe::split(name).1;
+                let known: Vec<String> = probe::registry()
+                    .map(|one| match about.filter(|_| one.is_about_one()) {
+                        Some(about) => format!("{}/{about}", one.name()),
+                        None => one.name().to_owned(),
+                    })
+                    .collect();
+                let known = known.iter().map(String::as_str);
+                self.unknown(&path, "probe", name, known);
             }
         }
     }

@@ -25,6 +25,22 @@ const CLOSED_MAX: u32 = 500;
 const CLOSED_SHOWN: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 const CLOSED_LISTED: u32 = 20;
 
+/// Alerts that a list tells of each incident; `why` tells of all.
+const ALERTS_LISTED: usize = 20;
+
+/// An incident of a list: in a storm whole ones would be megabytes.
+fn listed(mut incident: Incident) -> serde_json::Value {
+    let (known, firing) = (incident.known_alerts(), incident.firing_count());
+    incident.more.clear();
+    if let Some((first, _)) = incident.alerts.iter().nth(ALERTS_LISTED) {
+        let first = first.clone();
+        drop(incident.alerts.split_off(&first));
+    }
+    let mut listed = json!(incident);
+    (listed["alerts_known"], listed["alerts_firing"]) = (json!(known), json!(firing));
+    listed
+}
+
 impl Bot {
     /// Open ones, and what was closed since yesterday: the first thing that a person asks in the morning.
     pub(super) async fn incidents(&self) -> Result<Answer, Answer> {
@@ -45,7 +61,7 @@ impl Bot {
                 .line(format!("closed since yesterday: {}", closed.len()))
                 .table(heal::incidents_table(&closed, now));
         }
-        let all: Vec<_> = open.iter().chain(&closed).collect();
+        let all: Vec<_> = open.into_iter().chain(closed).map(listed).collect();
         if !all.is_empty() {
             message = message.hint("why INCIDENT tells more");
         }

@@ -1,6 +1,7 @@
 //! The healer in the bot: its records in the store, its news in the chat, its jobs on the job desk.
 
 mod earned;
+mod kept;
 mod news;
 mod notes;
 mod observer;

@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use runbooks::healer::{Metrics, Silences};
 use tokio_util::sync::CancellationToken;
 
+use super::kept::{KeptMetrics, KeptSilences};
 use crate::{config::Sources, web::Figures};
 
 /// How often sources are asked whether they work.
@@ -130,10 +131,11 @@ impl Senses {
 /// Evidence from metrics: the first Prometheus of the configuration (others watch other things).
 pub fn metrics(sources: &Sources) -> Result<Arc<dyn Metrics>, SourceError> {
     match sources.prometheus.first() {
-        Some(source) => Ok(Arc::new(PrometheusSource::new(
-            SourceName(source.name.clone()),
-            &source.url,
-        )?)),
+        Some(source) => {
+            let name = SourceName(source.name.clone());
+            let source = Arc::new(PrometheusSource::new(name, &source.url)?);
+            Ok(Arc::new(KeptMetrics::of(source)))
+        }
         None => Ok(Arc::new(NoMetrics)),
     }
 }
@@ -166,7 +168,7 @@ pub fn silences(sources: &Sources) -> Result<Arc<dyn Silences>, SourceError> {
             None => Err(format!("{name} has no `url`, so it cannot be asked")),
         });
     }
-    Ok(Arc::new(AllSilences(clients)))
+    Ok(Arc::new(KeptSilences::of(Arc::new(AllSilences(clients)))))
 }
 
 struct AllSilences(Vec<Result<AlertmanagerClient, String>>);

@@ -11,13 +11,13 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
     collect,
     exec::{Exec, failure},
-    http,
+    facts, http,
     resource::{plain_path, unit},
     root::Root,
 };
@@ -89,6 +89,7 @@ fn one(root: &Root, exec: &Exec, probe: &Probe) -> ProbeResult {
             limit_bytes,
         } => socket(root, exec, to, send, millis(*timeout_ms), *limit_bytes),
         Probe::File { path, limit_bytes } => file(root, path, *limit_bytes),
+        Probe::Pulse => pulse(root),
         Probe::Units { names } => units(exec, names),
         Probe::Resolve { names, timeout_ms } => resolve_all(exec, names, millis(*timeout_ms)),
     };
@@ -298,6 +299,15 @@ fn file(root: &Root, path: &str, limit: u32) -> Result<ProbeResult, String> {
             })
         }
     }
+}
+
+fn pulse(root: &Root) -> Result<ProbeResult, String> {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let micros = since.map_err(|_| "the clock is before 1970".to_owned())?;
+    Ok(ProbeResult::Pulse {
+        clock_micros: i64::try_from(micros.as_micros()).map_err(|error| error.to_string())?,
+        maintenance_marker: facts::maintenance_marker(root),
+    })
 }
 
 fn units(exec: &Exec, names: &[String]) -> Result<ProbeResult, String> {

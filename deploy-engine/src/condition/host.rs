@@ -1,7 +1,5 @@
 //! Units of a host.
 
-use std::collections::BTreeMap;
-
 use super::{
     ConditionCall, Judgement,
     table::{self, Entry, all, holds, not_yet, refuted, unknown},
@@ -9,7 +7,7 @@ use super::{
 use crate::{
     model::HostName,
     probe::{
-        Readings,
+        Ask, Readings,
         host::{self, Unit},
     },
 };
@@ -21,47 +19,51 @@ pub static CONDITIONS: &[Entry] = &[
     Entry {
         name: "unit.active",
         doc: "the unit named by the call's setting `unit` is active",
-        asks: |call| table::ask_hosts(call, host::UNITS),
+        asks,
         judge: |call, readings| judge(call, readings, active),
     },
     Entry {
         name: "unit.failed",
         doc: "the unit named by the call's setting `unit` has failed and systemd does not try again",
-        asks: |call| table::ask_hosts(call, host::UNITS),
+        asks,
         judge: |call, readings| judge(call, readings, failed),
     },
     Entry {
         name: "unit.startable",
         doc: "the unit named by the call's setting `unit` is down for good, and nobody disabled or masked it",
-        asks: |call| table::ask_hosts(call, host::UNITS),
+        asks,
         judge: |call, readings| judge(call, readings, startable),
     },
 ];
+
+fn unit_of(call: &ConditionCall) -> Option<&str> {
+    let setting = call.settings.get(UNIT_SETTING);
+    setting.and_then(|value| value.as_str())
+}
+
+fn asks(call: &ConditionCall) -> Vec<Ask> {
+    let unit = unit_of(call).map(host::unit_probe);
+    unit.map_or_else(Vec::new, |probe| table::ask_hosts(call, &probe))
+}
 
 fn judge(
     call: &ConditionCall,
     readings: &Readings,
     one: fn(&HostName, &str, &Unit) -> Judgement,
 ) -> Judgement {
-    let Some(name) = call
-        .settings
-        .get(UNIT_SETTING)
-        .and_then(|value| value.as_str())
-    else {
+    let Some(name) = unit_of(call) else {
         return unknown(format!(
             "{}: expected the setting {UNIT_SETTING}; it is not there",
             call.name
         ));
     };
-    all(call.hosts.iter().map(|host| {
-        match readings.get::<BTreeMap<String, Unit>>(host::UNITS, host) {
+    all(call
+        .hosts
+        .iter()
+        .map(|host| match host::unit_in(readings, host, name) {
             Err(why) => unknown(why),
-            Ok(units) => match units.get(name) {
-                Some(unit) => one(host, name, unit),
-                None => unknown(format!("{host} has no unit {name} loaded")),
-            },
-        }
-    }))
+            Ok(unit) => one(host, name, &unit),
+        }))
 }
 
 fn active(host: &HostName, name: &str, unit: &Unit) -> Judgement {

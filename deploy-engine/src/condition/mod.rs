@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use judge::judge;
+pub use judge::{judge, judge_all};
 
 use crate::{
     model::{HostName, ServiceName},

@@ -109,6 +109,7 @@ impl Model {
             address: self.address(host),
             members: deployment.map_or(&[], Deployment::addressed),
             settings: deployment.map_or(&NO_SETTINGS, |deployment| &deployment.settings),
+            about: None,
         })
     }
 

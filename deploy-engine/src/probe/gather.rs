@@ -63,6 +63,7 @@ pub async fn gather(
 
 /// A question that is ready to be sent.
 struct Worded {
+    name: String,
     probe: &'static dyn NamedProbe,
     request: wire::Probe,
 }
@@ -93,7 +94,7 @@ async fn gather_with(
         .map(|(host, worded)| async move { (host, exchange(hosts, host, worded, now).await) });
     for (host, answers) in join_all(exchanges).await {
         for (probe, reading) in answers {
-            readings.insert(probe, host.clone(), reading);
+            readings.insert(&probe, host.clone(), reading);
         }
     }
     readings
@@ -111,9 +112,15 @@ fn word(
         (Some(_), Some(name)) => Some(name.clone()),
         (Some(name), None) => Some(name.parse()?),
     };
-    let context = site.context(service.as_ref(), &ask.host)?;
+    let mut context = site.context(service.as_ref(), &ask.host)?;
+    context.about = super::split(&ask.probe).1;
     let request = probe.request(&context);
-    Ok(Worded { probe, request })
+    let name = ask.probe.clone();
+    Ok(Worded {
+        name,
+        probe,
+        request,
+    })
 }
 
 /// No shorter than what any of the probes may take.
@@ -131,11 +138,11 @@ async fn exchange(
     host: &HostName,
     worded: Vec<Worded>,
     now: Timestamp,
-) -> Vec<(&'static str, Reading)> {
+) -> Vec<(String, Reading)> {
     let ask = Observe {
         probes: worded
             .iter()
-            .map(|asked| (asked.probe.name().to_owned(), asked.request.clone()))
+            .map(|asked| (asked.name.clone(), asked.request.clone()))
             .collect(),
         ..Observe::default()
     };
@@ -151,11 +158,10 @@ async fn exchange(
     };
     worded
         .into_iter()
-        .map(|Worded { probe, .. }| {
-            let name = probe.name();
+        .map(|Worded { name, probe, .. }| {
             let known = match &answer {
                 Err(why) => Err(why.clone()),
-                Ok(results) => match results.get(name) {
+                Ok(results) => match results.get(&name) {
                     None => Err(format!("{host} left out the answer to {name}")),
                     Some(wire::ProbeResult::Failed { why }) => Err(table::failed(why)),
                     Some(result) => probe.parse(result),
@@ -239,6 +245,7 @@ mod tests {
                     address: "10.0.0.1",
                     members: &[],
                     settings: &self.settings,
+                    about: None,
                 }),
                 Some(other) => Err(format!("{other} is not deployed on this site")),
             }
@@ -367,9 +374,15 @@ mod tests {
                 address: "10.0.0.1",
                 members: &[],
                 settings: &settings,
+                about: None,
             };
             let request = probe.request(&context);
-            Worded { probe, request }
+            let name = name.to_owned();
+            Worded {
+                name,
+                probe,
+                request,
+            }
         };
         assert_eq!(limit(&[worded("x.greeting")]), GATHER_LIMIT);
         let slow = Duration::from_secs(300) + PROBE_GRACE;

@@ -5,9 +5,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::table::{self, Entry, LIST_LIMIT_BYTES, OUTPUT_LIMIT_BYTES};
-use crate::wire::ProbeResult;
+use crate::{
+    model::HostName,
+    probe::Readings,
+    wire::{self, ProbeResult},
+};
 
 pub const UNITS: &str = "host.units";
+/// Of one unit, which follows the name: see [`unit_probe`].
+pub const UNIT: &str = "host.unit";
 pub const FILESYSTEM: &str = "host.filesystem";
 pub const ADDRESSES: &str = "host.addresses";
 pub const CONFIG_CHANGES: &str = "host.config_changes";
@@ -28,6 +34,18 @@ pub static PROBES: &[Entry] = &[
             )
         },
         parse: |result| table::value(parse_units(result)),
+    },
+    Entry {
+        name: UNIT,
+        service: None,
+        request: |context| wire::Probe::Units {
+            names: context
+                .about
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect(),
+        },
+        parse: |result| table::value(parse_unit(result)),
     },
     Entry {
         name: FILESYSTEM,
@@ -171,6 +189,40 @@ pub fn parse_unit_properties(result: &ProbeResult) -> Result<BTreeMap<String, Un
             ))
         })
         .collect()
+}
+
+/// The probe that asks for one unit: [`UNITS`] takes systemd tens of milliseconds, this one a few.
+pub fn unit_probe(name: &str) -> String {
+    format!("{UNIT}/{name}")
+}
+
+/// [`UNIT`]. A unit that systemd does not know is no unit that is down.
+pub fn parse_unit(result: &ProbeResult) -> Result<Unit, String> {
+    let mut units = parse_unit_properties(result)?.into_iter();
+    let (name, unit) = match (units.next(), units.next()) {
+        (Some(one), None) => one,
+        _ => return Err("expected the state of one unit; found another number of them".to_owned()),
+    };
+    match unit.load.as_str() {
+        "not-found" => Err(format!("systemd does not know {name}")),
+        _ => Ok(unit),
+    }
+}
+
+/// A unit of a host, from whichever probe was asked for it.
+///
+/// # Errors
+/// Why it is not known.
+pub fn unit_in(readings: &Readings, host: &HostName, name: &str) -> Result<Unit, String> {
+    let probe = unit_probe(name);
+    let alone = readings.by_probe.get(&probe);
+    if alone.is_some_and(|of| of.contains_key(host)) || !readings.by_probe.contains_key(UNITS) {
+        return readings.get(&probe, host);
+    }
+    let mut units: BTreeMap<String, Unit> = readings.get(UNITS, host)?;
+    units
+        .remove(name)
+        .ok_or_else(|| format!("{host}: systemd has not loaded {name}"))
 }
 
 /// [`FILESYSTEM`]: one mounted local filesystem.

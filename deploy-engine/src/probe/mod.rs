@@ -32,6 +32,8 @@ pub struct ProbeContext<'a> {
     pub members: &'a [(HostName, String)],
     /// The service's settings on this site, defaults filled in.
     pub settings: &'a BTreeMap<String, serde_json::Value>,
+    /// What of the host it is about, for a probe that asks for one thing of many: a unit.
+    pub about: Option<&'a str>,
 }
 
 impl ProbeContext<'_> {
@@ -67,8 +69,21 @@ pub fn registry() -> impl Iterator<Item = &'static dyn NamedProbe> {
     .map(|entry| entry as &'static dyn NamedProbe)
 }
 
+/// Between the name of a probe and what it is about: `host.unit/memcached.service`.
+const ABOUT: char = '/';
+
+/// A probe by its whole name. One that is about one thing of many is found with its thing only, any other without.
 pub fn find(name: &str) -> Option<&'static dyn NamedProbe> {
-    registry().find(|probe| probe.name() == name)
+    let (base, about) = split(name);
+    registry().find(|probe| probe.name() == base && probe.is_about_one() == about.is_some())
+}
+
+/// The name in the table, and what it is about.
+pub fn split(name: &str) -> (&str, Option<&str>) {
+    match name.split_once(ABOUT) {
+        Some((base, about)) => (base, Some(about)),
+        None => (name, None),
+    }
 }
 
 /// A fact about a service, asked of one host.
@@ -77,6 +92,10 @@ pub trait NamedProbe: Send + Sync {
     fn name(&self) -> &'static str;
     /// The service whose members and settings it needs.
     fn service(&self) -> Option<&'static str>;
+    /// Does it ask for one thing of many, which follows its name?
+    fn is_about_one(&self) -> bool {
+        false
+    }
     fn request(&self, context: &ProbeContext<'_>) -> wire::Probe;
     /// Pure. An answer that is not understood is an error, never a default.
     fn parse(&self, result: &wire::ProbeResult) -> Result<serde_json::Value, String>;

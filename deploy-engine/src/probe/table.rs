@@ -22,6 +22,10 @@ impl NamedProbe for Entry {
         self.service
     }
 
+    fn is_about_one(&self) -> bool {
+        self.name == super::host::UNIT
+    }
+
     fn request(&self, context: &ProbeContext<'_>) -> wire::Probe {
         (self.request)(context)
     }

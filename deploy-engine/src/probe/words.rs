@@ -12,8 +12,11 @@ const NAMED: usize = 4;
 
 /// Pure. None: no words for this probe, or the value is not of the shape that it has today.
 pub fn words(probe: &str, value: &Value) -> Option<String> {
-    match probe {
+    match super::split(probe).0 {
         host::UNITS => typed(value, units),
+        host::UNIT => typed(value, |unit: host::Unit| {
+            unit_words(super::split(probe).1.unwrap_or_default(), &unit)
+        }),
         host::FILESYSTEM => typed(value, filesystems),
         host::CONFIG_CHANGES => typed(value, |files: Vec<String>| match files.len() {
             0 => "nothing under /etc changed within the last hour".to_owned(),

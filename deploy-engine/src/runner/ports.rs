@@ -128,6 +128,15 @@ pub(super) async fn sleep_until(clock: &dyn Clock, until: Timestamp) {
 pub trait Evidence: Send + Sync {
     async fn gather(&self, asks: &[Ask], now: Timestamp) -> Readings;
     async fn judge(&self, call: &ConditionCall, now: Timestamp) -> (Judgement, Readings);
+
+    /// Several at once, in their order.
+    async fn judge_all(&self, calls: &[&ConditionCall], now: Timestamp) -> Vec<Judgement> {
+        let mut judgements = Vec::new();
+        for call in calls {
+            judgements.push(self.judge(call, now).await.0);
+        }
+        judgements
+    }
 }
 
 /// Asks the hosts themselves.
@@ -144,5 +153,9 @@ impl Evidence for HostEvidence {
 
     async fn judge(&self, call: &ConditionCall, now: Timestamp) -> (Judgement, Readings) {
         condition::judge(&*self.hosts, &*self.site, call, now).await
+    }
+
+    async fn judge_all(&self, calls: &[&ConditionCall], now: Timestamp) -> Vec<Judgement> {
+        condition::judge_all(&*self.hosts, &*self.site, calls, now).await
     }
 }

@@ -11,6 +11,7 @@ use super::{
     ports::{GateVerdict, limited},
 };
 use crate::{
+    condition::ConditionCall,
     job::{JobId, JobState, Step, StepEnd},
     model::HostName,
     planted::{Bug, is_planted},
@@ -90,33 +91,36 @@ async fn consider(
     }
 }
 
+/// All at once, as shortly before the act as can be; what needs nothing done needs no guard.
 async fn judge(context: &Context, step: &Step) -> Prepared {
-    // First: what needs nothing done needs no guard; and the guards are asked as shortly before the act as can be.
-    if let Some(unless) = &step.unless {
-        let (judgement, _) = context.evidence.judge(unless, context.clock.now()).await;
-        if judgement.holds() {
-            return Prepared::End(StepEnd::Done {
-                changed: false,
-                detail: format!("nothing to do: {}", describe(unless, &judgement)),
-            });
-        }
+    let calls: Vec<&ConditionCall> = step.unless.iter().chain(&step.guards).collect();
+    let asked_at = context.clock.now();
+    let judgements = context.evidence.judge_all(&calls, asked_at).await;
+    let mut said = calls.into_iter().zip(judgements);
+    if step.unless.is_some()
+        && let Some((unless, judgement)) = said.next()
+        && judgement.holds()
+    {
+        return Prepared::End(StepEnd::Done {
+            changed: false,
+            detail: format!("nothing to do: {}", describe(unless, &judgement)),
+        });
     }
     let mut before = String::new();
-    let guarded_at = (!step.guards.is_empty()).then(|| context.clock.now());
     if is_planted(Bug::NoRecheck) {
         return Prepared::Act {
             before,
             guarded_at: None,
         };
     }
-    for guard in &step.guards {
-        let (judgement, _) = context.evidence.judge(guard, context.clock.now()).await;
+    for (guard, judgement) in said {
         let said = describe(guard, &judgement);
         if !judgement.holds() {
             return refused(said);
         }
         before += &format!("; before it, {said}");
     }
+    let guarded_at = (!step.guards.is_empty()).then_some(asked_at);
     Prepared::Act { before, guarded_at }
 }
 

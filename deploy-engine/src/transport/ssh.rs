@@ -386,7 +386,7 @@ fn probe_time(probe: &Probe) -> Duration {
         | Probe::Tcp { timeout_ms, .. }
         | Probe::Socket { timeout_ms, .. }
         | Probe::Resolve { timeout_ms, .. } => Duration::from_millis((*timeout_ms).into()),
-        Probe::File { .. } | Probe::Units { .. } => Duration::ZERO,
+        Probe::File { .. } | Probe::Pulse | Probe::Units { .. } => Duration::ZERO,
     }
 }
 

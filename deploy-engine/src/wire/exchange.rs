@@ -137,6 +137,8 @@ pub enum Probe {
         path: String,
         limit_bytes: u32,
     },
+    /// The host's clock, and whether somebody works on it: what is asked again and again, and costs next to nothing.
+    Pulse,
     /// `systemctl show` of the named units.
     Units {
         names: Vec<String>,
@@ -193,6 +195,12 @@ pub enum ProbeResult {
     },
     File {
         content: Option<String>,
+    },
+    Pulse {
+        /// Microseconds since the epoch, by the host's own clock.
+        clock_micros: i64,
+        /// As in [`Facts::maintenance_marker`].
+        maintenance_marker: Option<String>,
     },
     /// unit → property → value. A unit that does not exist has `LoadState` `not-found`.
     Units {

@@ -23,7 +23,7 @@ pub use signed::{HostKey, STEP_SECRET, seal, unseal};
 
 /// Version of the frames. Both sides refuse to talk when it differs; the agent is content-addressed, so a mismatch
 /// means that something other than the engine started it.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// The largest frame either side accepts, in bytes: a rendered configuration or a probe's output fits many times over,
 /// and a runaway length prefix cannot exhaust memory.

@@ -5,18 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use deploy_engine::{
     model::HostName,
-    probe::{
-        galera::{
-            BOOTSTRAP_ENVIRONMENT, BOOTSTRAP_FILE, BOOTSTRAP_LEFTOVERS, GRASTATE, GVWSTATE,
-            Grastate, Gvwstate, PROCESSES, RECOVERED, Recovered, SST_MARKER, STATUS, ZERO_UUID,
-        },
-        host::UNITS,
+    probe::galera::{
+        BOOTSTRAP_ENVIRONMENT, BOOTSTRAP_FILE, BOOTSTRAP_LEFTOVERS, GRASTATE, GVWSTATE, Grastate,
+        Gvwstate, PROCESSES, RECOVERED, Recovered, SST_MARKER, STATUS, ZERO_UUID,
     },
 };
 
 use super::{
     Act, Facts, Input, Verdict,
-    galera_node_down::{is_down, nothing_left_over, split},
+    galera_node_down::{UNIT_STATE, is_down, nothing_left_over, split},
     input::names,
     table::{Entry, Role, elsewhere, refuse},
 };
@@ -40,7 +37,7 @@ pub static DECISION: Entry = Entry {
         BOOTSTRAP_LEFTOVERS,
         BOOTSTRAP_ENVIRONMENT,
         BOOTSTRAP_FILE,
-        UNITS,
+        UNIT_STATE,
     ],
     settings: &["observe"],
     facts,

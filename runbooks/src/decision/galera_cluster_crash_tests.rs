@@ -104,7 +104,7 @@ fn data_is_asked_for_its_position_only_when_nothing_runs() {
 #[case::broken_sst(|c: &mut Case| c.set(SST_MARKER, "h2", &true), "refuse", "interrupted")]
 #[case::leftover(|c: &mut Case| c.edit(BOOTSTRAP_LEFTOVERS, "h2", "/found", json!(["x"])), "refuse", "cluster of its own")]
 #[case::leftover_file(|c: &mut Case| c.edit(BOOTSTRAP_FILE, "h2", "/found", json!(["x"])), "refuse", "cluster of its own")]
-#[case::disabled(|c: &mut Case| c.edit(UNITS, "h2", "/mariadb.service/enabled", json!("masked")), "refuse", "does not want it")]
+#[case::disabled(|c: &mut Case| c.edit(UNIT_STATE, "h2", "/enabled", json!("masked")), "refuse", "does not want it")]
 #[case::single(|c: &mut Case| *c = crashed(&[5]), "elsewhere", "no cluster")]
 fn refusals(#[case] change: fn(&mut Case), #[case] kind: &str, #[case] part: &str) {
     let mut case = crashed(&[14, 18, 17]);

@@ -5,18 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use deploy_engine::{
     model::HostName,
-    probe::{
-        galera::{
-            BOOTSTRAP_ENVIRONMENT, BOOTSTRAP_FILE, BOOTSTRAP_LEFTOVERS, ClusterStatus, GRASTATE,
-            PROCESSES, RECOVERED, Recovered, SST_MARKER, STATUS, Wsrep, ZERO_UUID,
-        },
-        host::UNITS,
+    probe::galera::{
+        BOOTSTRAP_ENVIRONMENT, BOOTSTRAP_FILE, BOOTSTRAP_LEFTOVERS, ClusterStatus, GRASTATE,
+        PROCESSES, RECOVERED, Recovered, SST_MARKER, STATUS, Wsrep, ZERO_UUID,
     },
 };
 
 use super::{
     Act, Facts, Input, Verdict,
-    galera_node_down::{is_down, no_transfer, nothing_left_over, split},
+    galera_node_down::{UNIT_STATE, is_down, no_transfer, nothing_left_over, split},
     input::names,
     table::{Entry, Role, elsewhere, refuse},
 };
@@ -39,7 +36,7 @@ pub static DECISION: Entry = Entry {
         BOOTSTRAP_LEFTOVERS,
         BOOTSTRAP_ENVIRONMENT,
         BOOTSTRAP_FILE,
-        UNITS,
+        UNIT_STATE,
     ],
     settings: &["remerge"],
     facts,

@@ -10,7 +10,7 @@ use deploy_engine::{
             ClusterStatus, DATA_SIZE, GRASTATE, Grastate, LocalState, PROCESSES, Processes,
             SST_MARKER, STATUS, Status, Wsrep, ZERO_UUID,
         },
-        host::{FILESYSTEM, UNITS},
+        host::FILESYSTEM,
     },
 };
 
@@ -21,6 +21,7 @@ use super::{
 };
 
 pub(super) const UNIT: &str = "mariadb.service";
+pub(super) const UNIT_STATE: &str = "host.unit/mariadb.service";
 pub(super) const DATA: &str = "/var/lib/mysql";
 /// Room for a full state transfer: the donor's data and a tenth of it.
 const TRANSFER_ROOM: f64 = 1.1;
@@ -40,7 +41,7 @@ pub static DECISION: Entry = Entry {
         BOOTSTRAP_ENVIRONMENT,
         BOOTSTRAP_FILE,
         DATA_SIZE,
-        UNITS,
+        UNIT_STATE,
         FILESYSTEM,
     ],
     settings: &["confirm"],

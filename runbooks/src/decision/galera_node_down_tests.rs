@@ -2,7 +2,7 @@ use deploy_engine::probe::galera::{Server, ServerProcess};
 use serde_json::json;
 
 use super::*;
-use crate::decision::testing::{Case, expect, filesystems, obeys_the_laws, units};
+use crate::decision::testing::{Case, expect, filesystems, obeys_the_laws, unit};
 
 pub(in crate::decision) const CLUSTER: &str = "11111111-2222-3333-4444-555555555555";
 
@@ -41,7 +41,7 @@ pub(in crate::decision) fn silent() -> Status {
 /// What a stopped member shows.
 pub(in crate::decision) fn stopped(case: &mut Case, name: &str) {
     case.set(STATUS, name, &silent());
-    case.set(UNITS, name, &units(&[(UNIT, "failed")]));
+    case.set(UNIT_STATE, name, &unit("failed"));
     case.set(PROCESSES, name, &Processes::default());
     case.set(SST_MARKER, name, &false);
     case.set(BOOTSTRAP_LEFTOVERS, name, &BootstrapLeftovers::default());
@@ -112,8 +112,8 @@ fn laws() {
 #[case::no_replication(|c: &mut Case| c.edit(STATUS, "h2", "/wsrep", json!(null)), "refuse", "wsrep_on")]
 #[case::backup(|c: &mut Case| c.edit(PROCESSES, "h1", "/transfers", json!(["mariabackup"])), "hold", "mariabackup runs on h1")]
 #[case::starting(|c: &mut Case| c.set(PROCESSES, "h3", &a_server()), "hold", "a server runs on h3")]
-#[case::changing(|c: &mut Case| c.edit(UNITS, "h3", "/mariadb.service/active", json!("activating")), "hold", "activating")]
-#[case::disabled(|c: &mut Case| c.edit(UNITS, "h3", "/mariadb.service/enabled", json!("disabled")), "refuse", "does not want it")]
+#[case::changing(|c: &mut Case| c.edit(UNIT_STATE, "h3", "/active", json!("activating")), "hold", "activating")]
+#[case::disabled(|c: &mut Case| c.edit(UNIT_STATE, "h3", "/enabled", json!("disabled")), "refuse", "does not want it")]
 #[case::broken_sst(|c: &mut Case| c.set(SST_MARKER, "h3", &true), "refuse", "interrupted")]
 #[case::leftover(|c: &mut Case| c.edit(BOOTSTRAP_LEFTOVERS, "h3", "/found", json!(["wsrep_new_cluster is set"])), "refuse", "cluster of its own")]
 #[case::leftover_environment(|c: &mut Case| c.edit(BOOTSTRAP_ENVIRONMENT, "h3", "/found", json!(["x"])), "refuse", "cluster of its own")]

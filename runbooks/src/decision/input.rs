@@ -133,12 +133,10 @@ impl Input<'_> {
         }
     }
 
-    /// A unit of a host. One that systemd has not loaded is unknown.
+    /// A unit of a host. One that systemd does not know is unknown.
     pub fn unit(&self, host: &HostName, name: &str) -> Result<Unit, Verdict> {
-        let mut units: BTreeMap<String, Unit> = self.known(host::UNITS, host)?;
-        units
-            .remove(name)
-            .ok_or_else(|| refuse(format!("{host}: systemd does not know {name}")))
+        host::unit_in(self.readings, host, name)
+            .map_err(|why| refuse(format!("unknown is not down: {why}")))
     }
 
     /// The unit is down, for good, and nobody wants it to be.

@@ -4,7 +4,6 @@ use deploy_engine::{
     model::HostName,
     probe::{
         haproxy::{CONFIG_CHECK, ConfigCheck, INFO, Info},
-        host::UNITS,
         keepalived::{VIP_HOLDERS, VipOnHost},
     },
 };
@@ -16,6 +15,7 @@ use super::{
 };
 
 const UNIT: &str = "haproxy.service";
+const UNIT_STATE: &str = "host.unit/haproxy.service";
 
 pub static DECISION: Entry = Entry {
     name: "lb.process",
@@ -23,7 +23,7 @@ pub static DECISION: Entry = Entry {
           that serves",
     roles: &[Role::always("down")],
     parameters: &[],
-    evidence: &[UNITS, INFO, CONFIG_CHECK, VIP_HOLDERS],
+    evidence: &[UNIT_STATE, INFO, CONFIG_CHECK, VIP_HOLDERS],
     settings: &["confirm"],
     facts,
     decide,

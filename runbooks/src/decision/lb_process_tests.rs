@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    decision::testing::{Case, expect, obeys_the_laws, units},
+    decision::testing::{Case, expect, obeys_the_laws, unit},
     topology::Deployed,
 };
 
@@ -20,9 +20,9 @@ fn one_down() -> Case {
     for (n, runs) in [(1, true), (2, true), (3, false)] {
         let name = format!("h{n}");
         case.set(
-            UNITS,
+            UNIT_STATE,
             &name,
-            &units(&[(UNIT, if runs { "active" } else { "failed" })]),
+            &unit(if runs { "active" } else { "failed" }),
         );
         case.set(
             VIP_HOLDERS,
@@ -65,12 +65,12 @@ fn laws() {
 }
 
 #[rstest::rstest]
-#[case::runs(|c: &mut Case| c.set(UNITS, "h3", &units(&[(UNIT, "active")])), "elsewhere", "runs on every member")]
+#[case::runs(|c: &mut Case| c.set(UNIT_STATE, "h3", &unit("active")), "elsewhere", "runs on every member")]
 #[case::invalid(|c: &mut Case| c.edit(CONFIG_CHECK, "h3", "/valid", json!(false)), "refuse", "would not start")]
 #[case::no_holder(|c: &mut Case| c.edit(VIP_HOLDERS, "h1", "/holds", json!(false)), "hold", "repaired first")]
 #[case::holder_is_down(|c: &mut Case| { c.edit(VIP_HOLDERS, "h1", "/holds", json!(false)); c.edit(VIP_HOLDERS, "h3", "/holds", json!(true)) }, "hold", "still on h3")]
 #[case::two_holders(|c: &mut Case| c.edit(VIP_HOLDERS, "h2", "/holds", json!(true)), "refuse", "at once")]
-#[case::masked(|c: &mut Case| c.edit(UNITS, "h3", "/haproxy.service/enabled", json!("masked")), "refuse", "does not want it")]
+#[case::masked(|c: &mut Case| c.edit(UNIT_STATE, "h3", "/enabled", json!("masked")), "refuse", "does not want it")]
 fn refusals(#[case] change: fn(&mut Case), #[case] kind: &str, #[case] part: &str) {
     let mut case = one_down();
     change(&mut case);

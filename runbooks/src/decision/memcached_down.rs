@@ -1,10 +1,7 @@
 //! MEM-1: one memcached is down. A cold cache moves its load to Keystone and the database, so never two at a time and
 //! never soon after another one was cold.
 
-use deploy_engine::probe::{
-    host::UNITS,
-    memcached::{STATS, Stats},
-};
+use deploy_engine::probe::memcached::{STATS, Stats};
 use jiff::SignedDuration;
 
 use super::{
@@ -14,13 +11,14 @@ use super::{
 };
 
 const UNIT: &str = "memcached.service";
+const UNIT_STATE: &str = "host.unit/memcached.service";
 
 pub static DECISION: Entry = Entry {
     name: "memcached.down",
     doc: "exactly one member is down for good, all others answer, and none of them was started a short while ago",
     roles: &[Role::always("down")],
     parameters: &[],
-    evidence: &[UNITS, STATS],
+    evidence: &[UNIT_STATE, STATS],
     settings: &["confirm", "quiet"],
     facts,
     decide,

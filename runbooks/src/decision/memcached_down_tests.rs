@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::decision::testing::{Case, expect, obeys_the_laws, units};
+use crate::decision::testing::{Case, expect, obeys_the_laws, unit};
 
 fn down(count: usize, down: usize) -> Case {
     let mut case = Case::new("memcached.down", "memcached", count)
@@ -11,9 +11,9 @@ fn down(count: usize, down: usize) -> Case {
         let name = format!("h{n}");
         let runs = n <= count - down;
         case.set(
-            UNITS,
+            UNIT_STATE,
             &name,
-            &units(&[(UNIT, if runs { "active" } else { "inactive" })]),
+            &unit(if runs { "active" } else { "inactive" }),
         );
         if runs {
             let stats = Stats {
@@ -42,8 +42,8 @@ fn laws() {
 #[case::all_up(|c: &mut Case| *c = down(3, 0), "elsewhere", "active on every member")]
 #[case::two_down(|c: &mut Case| *c = down(3, 2), "refuse", "h2, h3 of 3 are down")]
 #[case::cold(|c: &mut Case| c.edit(STATS, "h1", "/uptime_seconds", json!(60)), "hold", "the cache on h1 is cold")]
-#[case::disabled(|c: &mut Case| c.edit(UNITS, "h3", "/memcached.service/enabled", json!("disabled")), "refuse", "does not want it")]
-#[case::starting(|c: &mut Case| c.edit(UNITS, "h3", "/memcached.service/active", json!("activating")), "hold", "activating")]
+#[case::disabled(|c: &mut Case| c.edit(UNIT_STATE, "h3", "/enabled", json!("disabled")), "refuse", "does not want it")]
+#[case::starting(|c: &mut Case| c.edit(UNIT_STATE, "h3", "/active", json!("activating")), "hold", "activating")]
 fn refusals(#[case] change: fn(&mut Case), #[case] kind: &str, #[case] part: &str) {
     let mut case = down(3, 1);
     change(&mut case);

@@ -3,7 +3,7 @@
 use deploy_engine::{
     model::HostName,
     probe::{
-        host::{FILESYSTEM, UNITS},
+        host::FILESYSTEM,
         rabbitmq::{CLUSTER_STATUS, node_name},
     },
 };
@@ -17,6 +17,7 @@ use super::{
 };
 
 const UNIT: &str = "rabbitmq-server.service";
+const UNIT_STATE: &str = "host.unit/rabbitmq-server.service";
 const DATA: &str = "/var/lib/rabbitmq";
 
 pub static DECISION: Entry = Entry {
@@ -24,7 +25,7 @@ pub static DECISION: Entry = Entry {
     doc: "a node is down for good, a strict majority of the others runs, agrees and still counts it as a member, and its disk has room",
     roles: &[Role::always("down"), Role::always("running")],
     parameters: &[],
-    evidence: &[CLUSTER_STATUS, UNITS, FILESYSTEM],
+    evidence: &[CLUSTER_STATUS, UNIT_STATE, FILESYSTEM],
     settings: &["confirm", "min_free_percent"],
     facts,
     decide,

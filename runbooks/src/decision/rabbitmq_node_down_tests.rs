@@ -4,7 +4,7 @@ use deploy_engine::probe::rabbitmq::{ClusterStatus, ClusterView};
 use serde_json::json;
 
 use super::*;
-use crate::decision::testing::{Case, expect, filesystems, obeys_the_laws, units};
+use crate::decision::testing::{Case, expect, filesystems, obeys_the_laws, unit};
 
 /// `count` members, the last `down` of them stopped.
 fn down(count: usize, down: usize) -> Case {
@@ -36,9 +36,9 @@ fn down(count: usize, down: usize) -> Case {
         };
         case.set(CLUSTER_STATUS, &name, &status);
         case.set(
-            UNITS,
+            UNIT_STATE,
             &name,
-            &units(&[(UNIT, if runs { "active" } else { "failed" })]),
+            &unit(if runs { "active" } else { "failed" }),
         );
         case.set(FILESYSTEM, &name, &filesystems(50));
     }
@@ -50,8 +50,8 @@ fn laws() {
     let case = down(3, 1);
     assert_eq!(case.roles()["down"], ["h3"]);
     let spare = [
-        (UNITS, "h1"),
-        (UNITS, "h2"),
+        (UNIT_STATE, "h1"),
+        (UNIT_STATE, "h2"),
         (FILESYSTEM, "h1"),
         (FILESYSTEM, "h2"),
     ];
@@ -63,9 +63,9 @@ fn laws() {
 #[case::no_majority(|c: &mut Case| *c = down(3, 2), "refuse", "1 of 3 nodes run")]
 #[case::even_half(|c: &mut Case| *c = down(4, 2), "refuse", "2 of 4 nodes run")]
 #[case::alone(|c: &mut Case| *c = down(1, 1), "refuse", "0 of 1 nodes run")]
-#[case::booting(|c: &mut Case| c.edit(UNITS, "h3", "/rabbitmq-server.service/active", json!("activating")), "hold", "activating")]
-#[case::paused(|c: &mut Case| c.edit(UNITS, "h3", "/rabbitmq-server.service/active", json!("active")), "refuse", "does not answer as it should")]
-#[case::disabled(|c: &mut Case| c.edit(UNITS, "h3", "/rabbitmq-server.service/enabled", json!("disabled")), "refuse", "does not want it to run")]
+#[case::booting(|c: &mut Case| c.edit(UNIT_STATE, "h3", "/active", json!("activating")), "hold", "activating")]
+#[case::paused(|c: &mut Case| c.edit(UNIT_STATE, "h3", "/active", json!("active")), "refuse", "does not answer as it should")]
+#[case::disabled(|c: &mut Case| c.edit(UNIT_STATE, "h3", "/enabled", json!("disabled")), "refuse", "does not want it to run")]
 #[case::full(|c: &mut Case| c.set(FILESYSTEM, "h3", &filesystems(19)), "refuse", "at least 20 % free")]
 #[case::reset(|c: &mut Case| c.edit(CLUSTER_STATUS, "h2", "/disk_nodes", json!(["rabbit@h1", "rabbit@h2"])), "refuse", "reset or renamed")]
 #[case::disagree(|c: &mut Case| c.edit(CLUSTER_STATUS, "h2", "/running_nodes", json!(["rabbit@h2"])), "elsewhere", "do not agree")]

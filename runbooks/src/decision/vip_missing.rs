@@ -6,7 +6,7 @@ use deploy_engine::{
     model::HostName,
     probe::{
         haproxy::{CONFIG_CHECK, ConfigCheck, INFO},
-        host::{ADDRESSES, Interface, UNITS, Unit},
+        host::{ADDRESSES, Interface, Unit},
         keepalived::{STATE, VIP_HOLDERS, VipOnHost},
     },
 };
@@ -18,6 +18,7 @@ use super::{
 };
 
 const HAPROXY_UNIT: &str = "haproxy.service";
+const UNIT_STATE: &str = "host.unit/haproxy.service";
 
 pub static DECISION: Entry = Entry {
     name: "vip.missing",
@@ -29,7 +30,14 @@ pub static DECISION: Entry = Entry {
         Role::sometimes("others"),
     ],
     parameters: &[],
-    evidence: &[VIP_HOLDERS, STATE, ADDRESSES, UNITS, INFO, CONFIG_CHECK],
+    evidence: &[
+        VIP_HOLDERS,
+        STATE,
+        ADDRESSES,
+        UNIT_STATE,
+        INFO,
+        CONFIG_CHECK,
+    ],
     settings: &["confirm"],
     facts,
     decide,

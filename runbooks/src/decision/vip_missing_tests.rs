@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    decision::testing::{Case, expect, interfaces, obeys_the_laws, unit, units},
+    decision::testing::{Case, expect, interfaces, obeys_the_laws, unit},
     topology::Deployed,
 };
 
@@ -34,7 +34,7 @@ fn missing(keepalived: [bool; 3], haproxy: [bool; 3]) -> Case {
             &name,
             &interfaces(&format!("10.0.0.{}", n + 1), "UP"),
         );
-        case.set(UNITS, &name, &units(&[(HAPROXY_UNIT, word(haproxy[n]))]));
+        case.set(UNIT_STATE, &name, &unit(word(haproxy[n])));
         if haproxy[n] {
             case.set(
                 INFO,

@@ -14,7 +14,7 @@ use super::{
     HealSettings, Ports,
     case::{Case, Firing, note_monitoring},
     gatekeeper::{About, Gatekeeper, hosts_of},
-    sighting::{ALWAYS, sight, units_of, unread},
+    sighting::{sight, units_of, unread},
 };
 use crate::{
     budget::Spent,
@@ -108,6 +108,9 @@ impl Evaluator {
         let (opinions, gates, decision) = match self.prepare(&mut look) {
             Err(decision) => (Vec::new(), Vec::new(), decision),
             Ok(()) => {
+                let (keeper, alerts) = (self.keeper.clone(), Firing::of(incident).names);
+                // Not waited for: a monitoring that hangs must not keep back what hosts say.
+                tokio::spawn(async move { keeper.ask_ahead(&alerts).await });
                 let opinions = self.opinions(&mut look).await;
                 let unreachable = unread(&look.readings);
                 match waits_for(incident, self.topology(), &unreachable, down) {
@@ -385,8 +388,8 @@ fn refuse(why: String) -> Decision {
     }
 }
 
-/// Its probes, of the members of its service (of a host: of the hosts that the alerts name). A probe of a service that this
-/// site does not have is not asked.
+/// Its probes, of the members of its service (of a host: of the hosts that the alerts name), and the units that its steps name,
+/// for the gates' sake: did a person switch them off? A probe of a service that this site does not have is not asked.
 pub(super) fn asks_of(runbook: &Runbook, incident: &Incident, topology: &Topology) -> Vec<Ask> {
     let members = topology.members(&runbook.service).unwrap_or_default();
     let about: Vec<HostName> = match runbook.lock {
@@ -397,8 +400,8 @@ pub(super) fn asks_of(runbook: &Runbook, incident: &Incident, topology: &Topolog
             .collect(),
     };
     let mut asks = Vec::new();
-    let always = ALWAYS.to_owned();
-    for name in runbook.evidence.iter().chain([&always]) {
+    for name in runbook.evidence.iter().cloned().chain(units(runbook)) {
+        let name = &name;
         let service = probe::find(name).and_then(|probe| probe.service());
         if service.is_some_and(|service| !topology.is_deployed(service)) {
             continue;
@@ -411,6 +414,14 @@ pub(super) fn asks_of(runbook: &Runbook, incident: &Incident, topology: &Topolog
         }));
     }
     asks
+}
+
+/// The units that its commands name as they stand; one that a decision finds is in what the decision read.
+fn units(runbook: &Runbook) -> impl Iterator<Item = String> {
+    let words = runbook.steps.iter().flat_map(|step| &step.run).flatten();
+    words
+        .filter(|word| word.ends_with(".service"))
+        .map(|name| probe::host::unit_probe(name))
 }
 
 /// The plan of a decision that has one.

@@ -15,6 +15,7 @@ use deploy_engine::{
     job::{Action, JobId, JobKind, JobState, Step},
     model::HostName,
     transport::Observe,
+    wire,
 };
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -32,6 +33,9 @@ use crate::{
 
 /// One source may take so long; the runner's gate has ten seconds in all, and the sources are asked side by side.
 const SOURCE_LIMIT: Duration = Duration::from_secs(4);
+
+/// The name of the question to each host.
+const PULSE: &str = "pulse";
 
 /// Reads for gates.
 #[derive(Clone)]
@@ -133,6 +137,19 @@ impl Gatekeeper {
         }
     }
 
+    /// Asks the monitoring before it is known that gates will ask: its answers are kept for a moment, and travel while hosts
+    /// still answer.
+    pub async fn ask_ahead(&self, alerts: &BTreeSet<String>) {
+        let (metrics, silences) = (&self.ports.metrics, &self.ports.silences);
+        let _ = tokio::join!(
+            limited("Alertmanager", silences.silences()),
+            limited("Alertmanager", silences.well()),
+            limited("Prometheus", metrics.targets()),
+            limited("Prometheus", metrics.ready()),
+            self.metric(alerts),
+        );
+    }
+
     /// Records that cannot be read override nothing.
     pub async fn overridden(&self, incident: &str, job: Option<&str>) -> Option<Overridden> {
         let now = self.ports.clock.now();
@@ -171,7 +188,7 @@ impl Gatekeeper {
         let asked = join_all(hosts.iter().map(|host| async move {
             let before = self.ports.clock.now();
             let ask = Observe {
-                facts: true,
+                probes: [(PULSE.to_owned(), wire::Probe::Pulse)].into(),
                 ..Observe::default()
             };
             let answer = limited(host.as_str(), async {
@@ -181,25 +198,21 @@ impl Gatekeeper {
                     .await
                     .map_err(|error| error.to_string())
             });
-            let facts = answer.await.and_then(|observed| {
-                observed
-                    .facts
-                    .ok_or_else(|| format!("{host} left out its facts"))
-            });
-            (host.clone(), before, self.ports.clock.now(), facts)
+            let pulse = answer
+                .await
+                .and_then(|mut observed| pulse(host, observed.probes.remove(PULSE)));
+            (host.clone(), before, self.ports.clock.now(), pulse)
         }));
         let (mut markers, mut off) = (Ok(Vec::new()), Ok(0.0_f64));
-        for (host, before, after, facts) in asked.await {
-            let seconds = |at: Timestamp| at.as_microsecond() as f64 / 1e6;
-            match facts {
-                Ok(facts) => {
-                    let apart = (seconds(before) - facts.clock_seconds)
-                        .max(facts.clock_seconds - seconds(after))
-                        .max(0.0);
-                    off = off.map(|most: f64| most.max(apart));
-                    let sign = facts
-                        .maintenance_marker
-                        .map(|marker| Sign::new(format!("{host} is marked: {marker}")));
+        for (host, before, after, pulse) in asked.await {
+            match pulse {
+                Ok((clock, marker)) => {
+                    let apart = before
+                        .duration_since(clock)
+                        .max(clock.duration_since(after));
+                    off = off.map(|most: f64| most.max(apart.as_secs_f64()));
+                    let sign =
+                        marker.map(|marker| Sign::new(format!("{host} is marked: {marker}")));
                     if let Ok(markers) = &mut markers {
                         markers.extend(sign);
                     }
@@ -289,6 +302,23 @@ impl Gatekeeper {
                 error: rule.error,
             })
             .collect())
+    }
+}
+
+/// What a host says of itself in passing: its clock, and whether somebody works on it.
+fn pulse(
+    host: &HostName,
+    answer: Option<wire::ProbeResult>,
+) -> Result<(Timestamp, Option<String>), String> {
+    match answer {
+        Some(wire::ProbeResult::Pulse {
+            clock_micros,
+            maintenance_marker,
+        }) => Timestamp::from_microsecond(clock_micros)
+            .map(|clock| (clock, maintenance_marker))
+            .map_err(|error| format!("{host}: the time {clock_micros}: {error}")),
+        Some(wire::ProbeResult::Failed { why }) => Err(format!("{host}: {why}")),
+        _ => Err(format!("{host} left out its pulse")),
     }
 }
 

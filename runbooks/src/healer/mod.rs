@@ -7,6 +7,7 @@ pub(crate) mod case;
 mod evaluate;
 mod gatekeeper;
 mod jobs;
+mod pace;
 mod ports;
 mod restore;
 mod run;

@@ -156,6 +156,9 @@ async fn end_silent(
                 ended = true;
             }
         }
+        let more = incident.more.len();
+        incident.more.retain(|key| firing.contains(key));
+        ended |= incident.more.len() < more;
         if ended && !incident.is_firing() {
             incident
                 .apply(&Event::AlertsChanged, now)

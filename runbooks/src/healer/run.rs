@@ -18,6 +18,7 @@ use super::{
     evaluate::{Evaluator, hosts_down},
     gatekeeper::Gatekeeper,
     jobs,
+    pace::Pace,
     restore::restore,
 };
 use crate::{
@@ -209,6 +210,7 @@ pub struct Healer {
     looking: BTreeSet<IncidentId>,
     /// When alerts started, for the storm gate.
     started: VecDeque<Timestamp>,
+    pace: Pace,
     serial: u64,
     orders: mpsc::Receiver<Order>,
     back: mpsc::Receiver<Landed>,
@@ -248,6 +250,7 @@ impl Healer {
             incidents: BTreeMap::new(),
             looking: BTreeSet::new(),
             started: VecDeque::new(),
+            pace: Pace::default(),
             serial: 0,
             orders,
             back,
@@ -402,7 +405,21 @@ impl Healer {
             .filter_map(|(alert, change)| self.place(&alert, change))
             .collect();
         for id in touched {
-            let _ = self.change(&id, &Event::AlertsChanged).await;
+            self.alerts_changed(&id).await;
+        }
+    }
+
+    /// An incident that stays as it is, but for its alerts, is put on record now and then.
+    async fn alerts_changed(&mut self, id: &IncidentId) {
+        let now = self.now();
+        let Some(incident) = self.incidents.get(id) else {
+            return;
+        };
+        let state = incident.state.clone();
+        let next = state.next(&Event::AlertsChanged, incident.is_firing(), now);
+        let stays = next.is_ok_and(|next| next == incident.state);
+        if !stays || self.pace.admits(id, now) {
+            let _ = self.change(id, &Event::AlertsChanged).await;
         }
     }
 
@@ -530,6 +547,9 @@ impl Healer {
             if next.is_ok_and(|next| next != incident.state) {
                 let _ = self.change(&id, &Event::Tick).await;
             }
+        }
+        for id in self.pace.due(now) {
+            self.keep(&id).await;
         }
         self.weather(now);
         let due: Vec<IncidentId> = self
@@ -780,7 +800,7 @@ impl Healer {
             State::Shadow { again, .. } => Some(*again),
             _ => None,
         });
-        let left = due.min().map_or(TICK, |at| {
+        let left = due.chain(self.pace.next_at()).min().map_or(TICK, |at| {
             std::time::Duration::try_from(now.duration_until(at)).unwrap_or_default()
         });
         left.clamp(SHORTEST_TICK, TICK)

@@ -13,9 +13,6 @@ use serde_json::Value;
 
 use crate::gate::{Direct, maintenance::Sign};
 
-/// Asked of every member for the gates' sake, whatever a runbook asks: are its units switched off by a person?
-pub(super) const ALWAYS: &str = host::UNITS;
-
 /// Where answers tell the version of what is running: probe, place in the answer. A map there is of node → version.
 const VERSIONS: [(&str, &str); 4] = [
     (rabbitmq::CLUSTER_STATUS, "/versions"),
@@ -104,12 +101,13 @@ fn disabled(
 ) -> Result<Vec<Sign>, String> {
     let mut signs = Vec::new();
     for (name, own) in units {
-        let known: BTreeMap<String, host::Unit> = readings.get(host::UNITS, name)?;
-        let off = own.iter().filter_map(|unit| Some((unit, known.get(unit)?)));
-        let off = off.filter(|(_, unit)| matches!(unit.enabled.as_str(), "disabled" | "masked"));
-        signs.extend(
-            off.map(|(unit, state)| Sign::new(format!("{unit} on {name} is {}", state.enabled))),
-        );
+        for unit in own {
+            let state = host::unit_in(readings, name, unit)?;
+            if matches!(state.enabled.as_str(), "disabled" | "masked") {
+                let what = format!("{unit} on {name} is {}", state.enabled);
+                signs.push(Sign::new(what));
+            }
+        }
     }
     for value in known(readings, rabbitmq::CLUSTER_STATUS) {
         let nodes = value.get("maintenance_status").and_then(Value::as_object);
@@ -179,8 +177,8 @@ mod tests {
     }
 
     fn unit(enabled: &str) -> Value {
-        json!({"a.service": {"load": "loaded", "active": "inactive", "sub": "dead", "result": "success", "restarts": 0,
-            "enabled": enabled, "active_since_monotonic_us": 0, "inactive_since_monotonic_us": 0}})
+        json!({"load": "loaded", "active": "inactive", "sub": "dead", "result": "success", "restarts": 0,
+            "enabled": enabled, "active_since_monotonic_us": 0, "inactive_since_monotonic_us": 0})
     }
 
     #[test]
@@ -190,13 +188,21 @@ mod tests {
             let signs = disabled(&readings(of), &units)?;
             Ok::<_, String>(signs.into_iter().map(|sign| sign.what).collect::<Vec<_>>())
         };
-        let on = ("host.units", "h1", unit("enabled"));
+        let on = ("host.unit/a.service", "h1", unit("enabled"));
         assert_eq!(off(std::slice::from_ref(&on)), Ok(vec![]));
         assert_eq!(
-            off(&[("host.units", "h1", unit("masked"))]),
+            off(&[("host.unit/a.service", "h1", unit("masked"))]),
             Ok(vec!["a.service on h1 is masked".to_owned()])
         );
+        let listed = json!({ "a.service": unit("masked") });
+        assert!(off(&[("host.units", "h1", listed)]).is_ok_and(|signs| signs.len() == 1));
         assert!(off(&[]).unwrap_err().contains("was not asked"));
+        let others = ("host.units", "h1", json!({}));
+        assert!(
+            off(&[others])
+                .unwrap_err()
+                .contains("has not loaded a.service")
+        );
         let drained = json!({"maintenance_status": {"rabbit@h2": "under maintenance", "rabbit@h3": NOT_DRAINED}});
         assert_eq!(
             off(&[on, ("rabbitmq.cluster_status", "h1", drained)]),

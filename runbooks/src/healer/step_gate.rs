@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use deploy_engine::{
     job::{Action, Job, JobId, JobKind, JobState, Step, StepEnd},
-    probe::{Ask, Readings},
+    probe::{self, Ask, Readings},
     runner::{GateVerdict, StepGate},
 };
 use jiff::Timestamp;
@@ -20,7 +20,7 @@ use super::{
     case::{Case, Firing, note_monitoring},
     evaluate::{asks_of, plan_of},
     gatekeeper::{About, Gatekeeper, hosts_of},
-    sighting::{ALWAYS, Sighting, sight, units_of},
+    sighting::{Sighting, sight, units_of},
 };
 use crate::{
     compile::facts,
@@ -192,8 +192,7 @@ impl HealGate {
         if let Some(sighting) = fresh {
             return sighting;
         }
-        let (hosts, service): (Vec<Ask>, Vec<Ask>) =
-            asks.iter().cloned().partition(|ask| ask.probe == ALWAYS);
+        let (hosts, service): (Vec<Ask>, Vec<Ask>) = asks.iter().cloned().partition(is_of_host);
         let (hosts, service) = tokio::join!(
             self.gathered(&hosts, HOSTS_LIMIT, now),
             self.gathered(&service, SERVICE_LIMIT, now)
@@ -209,6 +208,10 @@ impl HealGate {
         let gather = self.keeper.ports.evidence.gather(asks, now);
         tokio::time::timeout(limit, gather).await.ok()
     }
+}
+
+fn is_of_host(ask: &Ask) -> bool {
+    probe::find(&ask.probe).is_some_and(|probe| probe.service().is_none())
 }
 
 fn unanswered(asks: &[Ask], at: Timestamp) -> Readings {

@@ -19,7 +19,7 @@ use deploy_engine::{
     probe::{Ask, Reading, Readings, memcached::Stats},
     runner::{Clock, Context, Evidence, JobObserver, Runner, SystemClock},
     transport::{HostError, Hosts, Observe, Observed},
-    wire::{Facts, Fence, Outcome, Progress, StepKey, StepStatus, Work},
+    wire::{Fence, Outcome, ProbeResult, Progress, StepKey, StepStatus, Work},
 };
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, oneshot};
@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::*;
 use crate::{
     budget::{RepairOutcome, Spent},
-    decision::testing::{host, units},
+    decision::testing::{host, unit},
     format::RunbookId,
     gate::Halt,
     incident::{Incident, IncidentId, State},
@@ -84,10 +84,9 @@ impl World {
             }
             let down = now.down.contains(&ask.host);
             let value = match ask.probe.as_str() {
-                "host.units" => serde_json::to_value(units(&[(
-                    "memcached.service",
-                    if down { "failed" } else { "active" },
-                )])),
+                "host.unit/memcached.service" => {
+                    serde_json::to_value(unit(if down { "failed" } else { "active" }))
+                }
                 "memcached.stats" if down => return unknown("connection refused"),
                 "memcached.stats" => serde_json::to_value(Stats {
                     version: "1.6.18".into(),
@@ -127,7 +126,7 @@ impl Evidence for World {
 
 #[async_trait]
 impl Hosts for World {
-    async fn observe(&self, host: &HostName, _: Observe) -> Result<Observed, HostError> {
+    async fn observe(&self, host: &HostName, ask: Observe) -> Result<Observed, HostError> {
         self.now(|now| {
             if now.unreachable.contains(host) {
                 return Err(HostError::TimedOut {
@@ -136,13 +135,13 @@ impl Hosts for World {
                     limit_seconds: 1,
                 });
             }
-            let facts = Facts {
-                clock_seconds: Timestamp::now().as_microsecond() as f64 / 1e6,
+            let pulse = ProbeResult::Pulse {
+                clock_micros: Timestamp::now().as_microsecond(),
                 maintenance_marker: now.markers.get(host).cloned(),
-                ..Facts::default()
             };
+            let answer = |name: String| (name, pulse.clone());
             Ok(Observed {
-                facts: Some(facts),
+                probes: ask.probes.into_keys().map(answer).collect(),
                 ..Observed::default()
             })
         })

@@ -30,7 +30,7 @@ const TRUSTED_AFTER: Duration = Duration::from_secs(1);
 const JOURNAL_LINES: &str = "15";
 /// What is asked of every unit.
 const PROPERTIES: &str = "--property=Id,LoadState,ActiveState,SubState,UnitFileState,Result,Type,MainPID,NRestarts,CanReload,\
-NeedDaemonReload,InvocationID,InactiveExitTimestampMonotonic,ActiveEnterTimestampMonotonic,StateChangeTimestampMonotonic";
+NeedDaemonReload,InvocationID,InactiveEnterTimestampMonotonic,InactiveExitTimestampMonotonic,ActiveEnterTimestampMonotonic,StateChangeTimestampMonotonic";
 
 /// unit → property → value, in systemd's words.
 pub type Properties = BTreeMap<String, BTreeMap<String, String>>;
