@@ -64,6 +64,10 @@ impl Exec {
         }
     }
 
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
     /// The same, ending everything at `deadline` or when `cancelled` is set.
     pub fn bounded(mut self, deadline: Instant, cancelled: Arc<AtomicBool>) -> Self {
         self.deadline = Some(deadline);

@@ -23,6 +23,7 @@ mod root;
 mod serve;
 mod spool;
 mod step_key;
+mod systemd;
 mod worker;
 
 use std::process::ExitCode;

@@ -2,9 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     os::unix::fs::MetadataExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -16,6 +16,7 @@ use crate::agent::{
     collect, durable,
     exec::{Exec, last_lines},
     root::Root,
+    systemd::{self, Systemd},
 };
 
 /// One question to systemd; its answer comes in milliseconds unless systemd itself is stuck.
@@ -29,8 +30,24 @@ const TRUSTED_AFTER: Duration = Duration::from_secs(1);
 /// Lines of the journal that an error carries.
 const JOURNAL_LINES: &str = "15";
 /// What is asked of every unit.
-const PROPERTIES: &str = "--property=Id,LoadState,ActiveState,SubState,UnitFileState,Result,Type,MainPID,NRestarts,CanReload,\
-NeedDaemonReload,InvocationID,InactiveEnterTimestampMonotonic,InactiveExitTimestampMonotonic,ActiveEnterTimestampMonotonic,StateChangeTimestampMonotonic";
+const PROPERTIES: [&str; 16] = [
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "UnitFileState",
+    "Result",
+    "Type",
+    "MainPID",
+    "NRestarts",
+    "CanReload",
+    "NeedDaemonReload",
+    "InvocationID",
+    "InactiveEnterTimestampMonotonic",
+    "InactiveExitTimestampMonotonic",
+    "ActiveEnterTimestampMonotonic",
+    "StateChangeTimestampMonotonic",
+];
 
 /// unit → property → value, in systemd's words.
 pub type Properties = BTreeMap<String, BTreeMap<String, String>>;
@@ -54,12 +71,24 @@ struct Record {
     reload: String,
 }
 
-/// Asks systemd about all units at once. Names must be checked.
+/// Asks systemd about all units at once. Names must be checked. Where systemd's own socket is not there or does not answer,
+/// `systemctl` finds its way, or says why not.
 pub fn show(exec: &Exec, names: &[&str]) -> Result<Properties, String> {
     if names.is_empty() {
         return Ok(Properties::new());
     }
-    let mut argv = vec!["systemctl", "show", PROPERTIES, "--"];
+    ask(&exec.root().at(systemd::SOCKET), names).or_else(|_| run(exec, names))
+}
+
+fn ask(socket: &Path, names: &[&str]) -> io::Result<Properties> {
+    let mut systemd = Systemd::connect(socket, ASK_TIMEOUT)?;
+    let one = |name: &&str| Ok(((*name).to_owned(), systemd.show(name, &PROPERTIES)?));
+    names.iter().map(one).collect()
+}
+
+fn run(exec: &Exec, names: &[&str]) -> Result<Properties, String> {
+    let properties = format!("--property={}", PROPERTIES.join(","));
+    let mut argv = vec!["systemctl", "show", &properties, "--"];
     argv.extend(names);
     Ok(parse_show(&exec.text(&argv, ASK_TIMEOUT)?, names))
 }
