@@ -12,6 +12,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -168,14 +169,21 @@ impl Entry {
         !self.path("outcome").exists() && self.alive()
     }
 
-    /// Takes a key that was never started, and writes down what is to be done.
+    /// Takes a key that was never started, and writes down what is to be done: for the worker alone, so it need not outlive a
+    /// power cut, after which no worker would read it.
     pub fn claim(&self, order: &Order) -> Result<Claim, String> {
         let Some(lock) = self.take()? else {
             return Ok(Claim::Known);
         };
         let json = serde_json::to_vec(order).map_err(|error| error.to_string())?;
-        durable::write(&self.path("request"), &json)?;
-        self.sync()?;
+        let written = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.path("request"))
+            .and_then(|mut file| file.write_all(&json));
+        written.map_err(|error| format!("expected to write the request, found: {error}"))?;
         Ok(Claim::Taken(lock))
     }
 
@@ -220,9 +228,11 @@ impl Entry {
             .ok_or_else(|| format!("expected a request in {}, found none", self.dir.display()))
     }
 
+    /// On the disk when it returns, with the entry itself: from here on the step may have been done.
     pub fn set_started(&self, started: &Started) -> Result<(), String> {
         let json = serde_json::to_vec(started).map_err(|error| error.to_string())?;
-        durable::write(&self.path("started"), &json)
+        durable::write(&self.path("started"), &json)?;
+        self.sync()
     }
 
     pub fn started(&self) -> Result<Option<Started>, String> {
