@@ -21,7 +21,7 @@ struct Arguments {
     /// How many
     #[arg(long, default_value_t = 10_000)]
     seeds: u64,
-    /// Plant a bug first: no-recheck, undo-skipped, old-fence-accepted
+    /// Plant a bug first: no-recheck, undo-skipped, old-fence-accepted, sync-not-awaited
     #[arg(long, value_parser = bug)]
     plant: Option<Bug>,
 }

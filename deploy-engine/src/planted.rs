@@ -13,17 +13,26 @@ pub enum Bug {
     /// A host starts steps for a holder of the lease that a newer one has replaced. The simulated host's bug, not the engine's.
     #[cfg(any(test, feature = "simulation"))]
     OldFenceAccepted,
+    /// The journal says that an intent is on the disk while its sync is under way. The simulated disk's bug, not the engine's.
+    #[cfg(any(test, feature = "simulation"))]
+    SyncNotAwaited,
 }
 
 #[cfg(any(test, feature = "simulation"))]
 impl Bug {
-    pub const ALL: [Self; 3] = [Self::NoRecheck, Self::UndoSkipped, Self::OldFenceAccepted];
+    pub const ALL: [Self; 4] = [
+        Self::NoRecheck,
+        Self::UndoSkipped,
+        Self::OldFenceAccepted,
+        Self::SyncNotAwaited,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::NoRecheck => "no-recheck",
             Self::UndoSkipped => "undo-skipped",
             Self::OldFenceAccepted => "old-fence-accepted",
+            Self::SyncNotAwaited => "sync-not-awaited",
         }
     }
 }

@@ -77,6 +77,11 @@ fn a_host_that_accepts_an_old_fencing_number_is_found() {
 }
 
 #[test]
+fn a_journal_that_does_not_wait_for_its_sync_is_found() {
+    is_found(Bug::SyncNotAwaited, "called durable and lost");
+}
+
+#[test]
 fn a_seed_plays_the_same_every_time() {
     for seed in 0..300 {
         let one = run(seed, None, true);
@@ -105,6 +110,7 @@ fn everything_that_can_happen_does() {
         "jobs succeeded",
         "jobs taken over",
         "orders fenced",
+        "power cuts of the bots' host",
         "rival jobs",
         "rival jobs refused",
         "steps cancelled",
@@ -117,6 +123,8 @@ fn everything_that_can_happen_does() {
         "undos done",
         "undos failed",
         "undos lost",
+        "unsynced writes lost",
+        "unsynced writes that survived",
     ] {
         assert!(tally.get(what) > 0, "no {what} in\n{tally}");
     }

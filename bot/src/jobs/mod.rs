@@ -135,6 +135,11 @@ impl JobDesk {
                     desk.settle(&id, Ended::Interrupted("the bot stops".to_owned()));
                     return;
                 }
+                // Not driven on when it is back, for it will not be: the next process takes it up.
+                why = desk.inner.store.until_failed() => {
+                    desk.settle(&id, Ended::Interrupted(why));
+                    return;
+                }
             };
             let how = match how {
                 Ok(result) => Ended::Finished(result),

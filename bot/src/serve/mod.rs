@@ -185,6 +185,8 @@ async fn serve(
         told = duty => told,
         () = signalled(console.is_some()) => Ok(End::Told),
         why = lead.until_over() => Ok(End::Anew { why }),
+        // Not anew within this process: only a new one reads what the disk has.
+        why = bot.store.until_failed() => Err(format!("the store cannot be written any more, so the bot ends: {why}")),
     };
     tracing::info!("going off duty");
     stop.cancel();

@@ -58,6 +58,12 @@ fn the_unit_takes_away_what_the_bot_does_not_need() {
 }
 
 #[test]
+fn the_bot_is_started_again_however_it_ends_and_however_often() {
+    assert_eq!(values("Restart"), ["always"]);
+    assert_eq!(values("StartLimitIntervalSec"), ["0"]);
+}
+
+#[test]
 fn systemd_finds_the_unit_hardly_exposed() {
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/nightshift.service");
     let output = std::process::Command::new("systemd-analyze")

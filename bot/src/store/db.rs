@@ -221,7 +221,10 @@ impl Db {
     ) -> Result<Done, StoreError> {
         let sql = sql.into();
         match self {
-            Self::Sqlite { writer, .. } => one_on_sqlite(writer, what, sql, values).await,
+            Self::Sqlite { writer, wal, .. } => {
+                wal.usable(what)?;
+                one_on_sqlite(writer, what, sql, values).await
+            }
             Self::Postgres(pg) => pg.one(what, sql.postgres, values).await,
         }
     }
@@ -230,6 +233,7 @@ impl Db {
     pub async fn begin(&self, what: &'static str, lock: Lock<'_>) -> Result<Tx, StoreError> {
         match self {
             Self::Sqlite { writer, wal, .. } => {
+                wal.usable(what)?;
                 let tx = writer.begin_with("BEGIN IMMEDIATE").await;
                 Ok(Tx::Sqlite(tx.map_err(doing(what))?, wal.clone()))
             }

@@ -208,30 +208,11 @@ impl Journal for Store {
 
 /// Durable when it returns, if it is acted on; else in order.
 async fn commit(tx: Tx, what: &'static str, event: &JobEvent) -> Result<(), JournalError> {
-    let committed = match is_acted_on(event) {
+    let committed = match event.is_acted_on() {
         true => tx.commit(what).await,
         false => tx.commit_in_order(what).await,
     };
     committed.map_err(storage)
-}
-
-/// An act, or a word to people, follows from it at once. Whatever else there is, such an event comes after it: a lease and
-/// evidence count from the intent that follows them, and after a power cut a host is asked for an outcome that was lost.
-fn is_acted_on(event: &JobEvent) -> bool {
-    match event {
-        // Somebody is told that it was taken. A repair is made again from its incident.
-        JobEvent::Created { kind, .. } => matches!(kind, JobKind::Deploy { .. }),
-        JobEvent::StepStarted { .. }
-        | JobEvent::UndoStarted { .. }
-        | JobEvent::CancelRequested { .. }
-        | JobEvent::Finished { .. } => true,
-        JobEvent::Leased { .. }
-        | JobEvent::Evidence { .. }
-        | JobEvent::StepEnded { .. }
-        | JobEvent::UndoEnded { .. }
-        | JobEvent::Held { .. }
-        | JobEvent::HoldReleased => false,
-    }
 }
 
 async fn insert_event(

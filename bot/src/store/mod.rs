@@ -128,6 +128,14 @@ impl Store {
         }
     }
 
+    /// Why nothing can be written until the bot starts again; does not return before. A database server is waited for instead.
+    pub async fn until_failed(&self) -> String {
+        match &self.db {
+            Db::Sqlite { wal, .. } => wal.until_failed().await,
+            Db::Postgres(_) => std::future::pending().await,
+        }
+    }
+
     /// Changes whenever another bot (or this one) left something for others. Not every time, so whoever waits polls as well.
     pub fn woken(&self) -> watch::Receiver<u64> {
         self.ear.woken()

@@ -4,7 +4,7 @@
 use std::{
     io::Write,
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -110,6 +110,20 @@ impl Served<'_> {
         let text = String::from_utf8(output.stdout).unwrap();
         let value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text:?}"));
         (output.status.success(), value)
+    }
+}
+
+impl Served<'_> {
+    /// Waits until it ends by itself.
+    pub fn ended(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < START, "the bot does not end");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 

@@ -122,6 +122,28 @@ pub enum JobEvent {
     },
 }
 
+impl JobEvent {
+    /// An act, or a word to people, follows from it at once: so it is on the disk before a journal says that it is written
+    /// (ADR 13). Whatever else there is, such an event comes after it: a lease and evidence count from the intent that follows
+    /// them, and after a power cut a host is asked for an outcome that was lost.
+    pub fn is_acted_on(&self) -> bool {
+        match self {
+            // Somebody is told that it was taken. A repair is made again from its incident.
+            Self::Created { kind, .. } => matches!(kind, JobKind::Deploy { .. }),
+            Self::StepStarted { .. }
+            | Self::UndoStarted { .. }
+            | Self::CancelRequested { .. }
+            | Self::Finished { .. } => true,
+            Self::Leased { .. }
+            | Self::Evidence { .. }
+            | Self::StepEnded { .. }
+            | Self::UndoEnded { .. }
+            | Self::Held { .. }
+            | Self::HoldReleased => false,
+        }
+    }
+}
+
 /// What an agent reported while a step ran: for progress bars, not for the journal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepProgress {

@@ -109,8 +109,8 @@ pub trait Journal: Send + Sync {
         created: &JobEvent,
     ) -> Result<(), JournalError>;
 
-    /// Adds an event to a job of `length` events. Intents, cancels and ends are durable when it returns; the rest is durable no
-    /// later than whatever is appended after it (ADR 13).
+    /// Adds an event to a job of `length` events. What is acted on ([`JobEvent::is_acted_on`]) is durable when it returns; the rest
+    /// is durable no later than whatever is appended after it (ADR 13).
     ///
     /// # Errors
     /// [`JournalError::Conflict`] if the job has another number of events: somebody else drives it.
@@ -122,7 +122,8 @@ pub trait Journal: Send + Sync {
         event: &JobEvent,
     ) -> Result<(), JournalError>;
 
-    /// All events of a job, oldest first, each with the time it was recorded.
+    /// All events of a job, oldest first, each with the time it was recorded. What is acted on is durable, whoever wrote it, and also if
+    /// he was killed before he heard so: a driver goes on from it without a write in between.
     async fn load(&self, job: &JobId) -> Result<Vec<(Timestamp, JobEvent)>, JournalError>;
 
     /// Jobs without a [`JobEvent::Finished`], oldest first.

@@ -22,6 +22,13 @@ impl Chat {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
+
+    /// A power cut left so many events of the job. A word comes after its event in the log, and is said when it is on the disk:
+    /// what spoke of the others has not been said.
+    pub fn lose_after(&self, length: u64) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.retain(|(at, _)| *at <= length);
+    }
 }
 
 impl JobObserver for Chat {

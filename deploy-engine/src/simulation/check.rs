@@ -6,9 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     clock::start,
-    disk::Written,
     executions::{self, Execution},
     facts::What,
+    log::Kept,
     play::{END_LIMIT_SECONDS, Played},
     world::Extent,
 };
@@ -40,12 +40,20 @@ pub fn check(played: &Played) -> Vec<String> {
     wrong
 }
 
-/// Append-only: what was once durable is there in the end, in its place, and times do not go back.
+/// Append-only: what was written, and not lost with the power, is there in the end, in its place; whatever somebody was told is on
+/// the disk was not lost; and times do not go back.
 fn journal(played: &Played, wrong: &mut Vec<String>) {
-    let written: Vec<_> = played.written.iter().map(|(_, at, e)| (*at, e)).collect();
+    let written = played.written.iter().map(|kept| (kept.at, &kept.event));
+    let written: Vec<_> = written.collect();
     let kept: Vec<_> = played.journal.iter().map(|(at, e)| (*at, e)).collect();
     if written != kept {
         wrong.push("the journal is not what was written to it".into());
+    }
+    for loss in played.losses.iter().filter(|loss| loss.promised > 0) {
+        let promised = loss.promised;
+        wrong.push(format!(
+            "{promised} writes were called durable and lost with the power"
+        ));
     }
     if let Some(pair) = kept.windows(2).find(|pair| pair[0].0 > pair[1].0) {
         wrong.push(format!("the journal's time goes back at {:?}", pair[1]));
@@ -87,13 +95,13 @@ fn fences(played: &Played, wrong: &mut Vec<String>) {
 
 /// From its first lease to its end no job overlaps with one that it excludes.
 fn leases(played: &Played, wrong: &mut Vec<String>) {
-    let held = |written: &Written| {
+    let held = |written: &[Kept]| {
         let mut leased = written
             .iter()
-            .filter(|(_, _, event)| matches!(event, JobEvent::Leased { .. }));
-        let from = leased.next().map(|(durable, ..)| *durable)?;
+            .filter(|kept| matches!(kept.event, JobEvent::Leased { .. }));
+        let from = leased.next()?.written_at;
         let last = written.last()?;
-        let ended = matches!(last.2, JobEvent::Finished { .. }).then_some(last.0);
+        let ended = matches!(last.event, JobEvent::Finished { .. }).then_some(last.written_at);
         Some((from, ended.unwrap_or(Timestamp::MAX)))
     };
     if let (Some(one), Some(other)) = (held(&played.written), held(&played.rival))

@@ -1,8 +1,7 @@
-//! The disk under the journal: full, slow, or in doubt (written, but whoever wrote is told otherwise). It also keeps a copy of every
-//! event at the moment it became durable: the truth that the journal is compared with.
+//! The disk under the journal: full, slow, or in doubt (written, but whoever wrote is told otherwise); and it loses what was not
+//! synced when the power of its host is cut. Its log is the truth that the journal is compared with.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -10,30 +9,57 @@ use std::{
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{clock::VirtualClock, dice::Dice, trace::Trace, weather::Weather};
+use super::{
+    clock::VirtualClock,
+    dice::Dice,
+    log::{Kept, Log, Loss, Write},
+    trace::Trace,
+    weather::{Weather, signed},
+};
 use crate::{
     job::{JobEvent, JobId, Journal, JournalError, Lease, LeaseError, MemoryJournal},
+    planted::{Bug, is_planted},
     runner::Clock,
 };
 
 /// How long a slow disk takes, in milliseconds.
 const SLOW_MS: (u64, u64) = (200, 60_000);
 
+/// How long one sync takes on a quiet disk and on a busy one, in milliseconds (ADR 13).
+const SYNC_MS: (u64, u64) = (2, 25);
+
 pub struct Disk {
-    pub journal: MemoryJournal,
     pub clock: Arc<VirtualClock>,
     pub trace: Arc<Trace>,
     pub weather: Weather,
-    pub state: Mutex<State>,
+    state: Mutex<State>,
 }
 
-pub struct State {
-    pub dice: Dice,
-    pub written: BTreeMap<JobId, Written>,
+struct State {
+    dice: Dice,
+    /// What can be read: all that was written.
+    journal: Arc<MemoryJournal>,
+    log: Log,
+    losses: Vec<Loss>,
 }
 
-/// A job's events: when each became durable, its own time, and the event.
-pub type Written = Vec<(Timestamp, Timestamp, JobEvent)>;
+/// When a write is on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Durable {
+    /// When whoever writes hears that it is written.
+    AtOnce,
+    /// No later than what is written after it.
+    InOrder,
+}
+
+impl Durable {
+    fn of(event: &JobEvent) -> Self {
+        match event.is_acted_on() {
+            true => Self::AtOnce,
+            false => Self::InOrder,
+        }
+    }
+}
 
 /// What the disk does to one write.
 enum Trouble {
@@ -44,15 +70,58 @@ enum Trouble {
 }
 
 impl Disk {
+    pub fn new(clock: Arc<VirtualClock>, trace: Arc<Trace>, weather: Weather, dice: Dice) -> Self {
+        let state = State {
+            dice,
+            journal: Arc::default(),
+            log: Log::default(),
+            losses: Vec::new(),
+        };
+        Self {
+            clock,
+            trace,
+            weather,
+            state: Mutex::new(state),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn durable(&self, job: &JobId, at: Timestamp, event: &JobEvent) {
-        let now = self.clock.now();
+    pub fn journal(&self) -> Arc<MemoryJournal> {
+        self.lock().journal.clone()
+    }
+
+    /// A job's events, each with when it was on the disk.
+    pub fn events(&self, job: &JobId) -> Vec<Kept> {
         let mut state = self.lock();
-        let written = state.written.entry(job.clone()).or_default();
-        written.push((now, at, event.clone()));
+        state.log.catch_up(self.clock.now());
+        state.log.events(job)
+    }
+
+    /// What each power cut took.
+    pub fn losses(&self) -> Vec<Loss> {
+        std::mem::take(&mut self.lock().losses)
+    }
+
+    /// The host of the store loses its power: nobody may be in the middle of a write any more.
+    pub fn power_cut(&self) {
+        let now = self.clock.now();
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let loss = state.log.power_cut(now, &mut state.dice);
+        state.journal = state.log.replay();
+        self.trace.say(now, || {
+            let Loss { unsynced, lost, .. } = loss;
+            format!("THE BOTS' HOST LOSES ITS POWER: {lost} of {unsynced} unsynced writes are lost")
+        });
+        state.losses.push(loss);
+    }
+
+    fn wrote(&self, write: Write) {
+        let now = self.clock.now();
+        self.lock().log.write(now, write);
     }
 
     fn trouble(&self) -> Trouble {
@@ -76,7 +145,12 @@ impl Disk {
     }
 
     /// One write with its trouble. `None`: it failed, or says so.
-    async fn write<T>(&self, what: &str, write: impl Future<Output = T>) -> Option<T> {
+    async fn write<T, E>(
+        &self,
+        what: &str,
+        durable: Durable,
+        write: impl Future<Output = Result<T, E>>,
+    ) -> Option<Result<T, E>> {
         let trouble = self.trouble();
         if let Trouble::Full = trouble {
             self.trace
@@ -95,17 +169,32 @@ impl Disk {
             Trouble::InDoubt => {
                 self.trace
                     .say(self.clock.now(), || format!("DISK IN DOUBT: {what}"));
-                None
+                return None;
             }
             Trouble::Slow {
                 before: false,
                 length,
-            } => {
-                self.slow(what, length).await;
-                Some(written)
-            }
-            _ => Some(written),
+            } => self.slow(what, length).await,
+            _ => {}
         }
+        if written.is_ok() && durable == Durable::AtOnce {
+            self.sync().await;
+        }
+        Some(written)
+    }
+
+    /// What was written by now is on the disk when it returns.
+    async fn sync(&self) {
+        let (covers, ends_at) = {
+            let mut state = self.lock();
+            let length = state.dice.millis(SYNC_MS.0, SYNC_MS.1);
+            let ends_at = self.clock.now() + signed(length);
+            (state.log.sync(ends_at), ends_at)
+        };
+        if !is_planted(Bug::SyncNotAwaited) {
+            self.clock.until(ends_at).await;
+        }
+        self.lock().log.promise(covers);
     }
 
     async fn slow(&self, what: &str, length: Duration) {
@@ -127,8 +216,16 @@ impl Journal for Disk {
         at: Timestamp,
         created: &JobEvent,
     ) -> Result<(), JournalError> {
-        self.journal.create(job, at, created).await?;
-        self.durable(job, at, created);
+        self.journal().create(job, at, created).await?;
+        self.wrote(Write::Event {
+            job: job.clone(),
+            length: 0,
+            at,
+            event: created.clone(),
+        });
+        if Durable::of(created) == Durable::AtOnce {
+            self.sync().await;
+        }
         Ok(())
     }
 
@@ -140,23 +237,35 @@ impl Journal for Disk {
         event: &JobEvent,
     ) -> Result<(), JournalError> {
         let append = async {
-            self.journal.append(job, length, at, event).await?;
-            self.durable(job, at, event);
+            self.journal().append(job, length, at, event).await?;
+            self.wrote(Write::Event {
+                job: job.clone(),
+                length,
+                at,
+                event: event.clone(),
+            });
             self.trace.say(self.clock.now(), || {
                 format!("journal of {job} [{length}] {event:?}")
             });
             Ok(())
         };
         let full = || Err(JournalError::Storage(TOLD.into()));
-        self.write("event", append).await.unwrap_or_else(full)
+        let appended = self.write("event", Durable::of(event), append).await;
+        appended.unwrap_or_else(full)
     }
 
     async fn load(&self, job: &JobId) -> Result<Vec<(Timestamp, JobEvent)>, JournalError> {
-        self.journal.load(job).await
+        let read = self.journal().load(job).await?;
+        // The embedded store does so when it is opened; of what others write to a shared one, what is on the disk can be seen.
+        let unsynced = self.lock().log.is_unsynced(self.clock.now());
+        if unsynced {
+            self.sync().await;
+        }
+        Ok(read)
     }
 
     async fn unfinished(&self) -> Result<Vec<JobId>, JournalError> {
-        self.journal.unfinished().await
+        self.journal().unfinished().await
     }
 
     async fn acquire(
@@ -166,20 +275,42 @@ impl Journal for Disk {
         job: &JobId,
         now: Timestamp,
     ) -> Result<Lease, LeaseError> {
-        let acquire = self.journal.acquire(scope, holder, job, now);
+        let acquire = async {
+            let lease = self.journal().acquire(scope, holder, job, now).await?;
+            self.wrote(Write::Acquired {
+                scope: scope.to_owned(),
+                holder: holder.to_owned(),
+                job: job.clone(),
+                now,
+            });
+            Ok(lease)
+        };
         let full = || Err(LeaseError::Storage(TOLD.into()));
-        self.write("lease", acquire).await.unwrap_or_else(full)
+        let acquired = self.write("lease", Durable::InOrder, acquire).await;
+        acquired.unwrap_or_else(full)
     }
 
     async fn renew(&self, lease: &Lease, now: Timestamp) -> Result<(), LeaseError> {
-        let renew = self.journal.renew(lease, now);
+        let renew = async {
+            self.journal().renew(lease, now).await?;
+            let lease = lease.clone();
+            self.wrote(Write::Renewed { lease, now });
+            Ok(())
+        };
         let full = || Err(LeaseError::Storage(TOLD.into()));
-        self.write("renewal", renew).await.unwrap_or_else(full)
+        let renewed = self.write("renewal", Durable::AtOnce, renew).await;
+        renewed.unwrap_or_else(full)
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), LeaseError> {
-        let release = self.journal.release(lease);
+        let release = async {
+            self.journal().release(lease).await?;
+            let lease = lease.clone();
+            self.wrote(Write::Released { lease });
+            Ok(())
+        };
         let full = || Err(LeaseError::Storage(TOLD.into()));
-        self.write("release", release).await.unwrap_or_else(full)
+        let released = self.write("release", Durable::InOrder, release).await;
+        released.unwrap_or_else(full)
     }
 }

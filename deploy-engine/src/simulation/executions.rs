@@ -128,12 +128,12 @@ fn intended(played: &Played, execution: &Execution, wrong: &mut Vec<String>) {
         }
         _ => false,
     };
-    let start = played.written.iter().find(|(_, _, event)| is_start(event));
-    if start.is_none_or(|(durable, ..)| *durable > execution.sent_at) {
+    let start = played.written.iter().find(|kept| is_start(&kept.event));
+    if start.is_none_or(|start| !start.is_durable(execution.sent_at)) {
         wrong.push(format!("{named} was sent before the journal had its start"));
     }
-    for (durable, _, event) in &played.written {
-        let end = match event {
+    for kept in &played.written {
+        let end = match &kept.event {
             JobEvent::StepEnded { step, attempt, end }
                 if !key.undo && (*step, *attempt) == (key.step, key.attempt) =>
             {
@@ -147,7 +147,7 @@ fn intended(played: &Played, execution: &Execution, wrong: &mut Vec<String>) {
             _ => continue,
         };
         // What was lost may turn up; whoever goes on from there has to call it off first.
-        if *durable < execution.began_at && !matches!(end, StepEnd::Lost { .. }) {
+        if kept.written_at < execution.began_at && !matches!(end, StepEnd::Lost { .. }) {
             wrong.push(format!(
                 "{named} began at {:.3}, after the journal had its end: {end:?}",
                 second(execution.began_at)
@@ -162,7 +162,7 @@ fn needs(played: &Played, execution: &Execution, step: &Step, wrong: &mut Vec<St
         let done = played
             .written
             .iter()
-            .any(|(durable, _, event)| *durable <= execution.began_at && is_done(event));
+            .any(|kept| kept.is_durable(execution.began_at) && is_done(&kept.event));
         if !done {
             wrong.push(format!(
                 "{} began before step {need}, which it needs, was done",

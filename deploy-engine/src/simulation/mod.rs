@@ -15,6 +15,8 @@ mod executions;
 pub(crate) mod facts;
 mod gate;
 mod host;
+mod lives;
+mod log;
 pub mod mortal;
 pub mod network;
 mod play;

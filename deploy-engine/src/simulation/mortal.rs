@@ -27,6 +27,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Doom {
     pub kill_at: Option<u32>,
+    /// Not it alone is killed: its host loses its power, and everything that runs there ends with it.
+    pub power_cut: bool,
     /// It stops for so long in the middle of everything, as a machine does whose disk hangs or that is moved.
     pub freeze: Option<(u32, Duration)>,
 }
@@ -75,6 +77,20 @@ impl Killer {
 
     pub fn passed(&self) -> u32 {
         self.lock().passed
+    }
+
+    pub fn is_power_cut(&self) -> bool {
+        self.doom.power_cut
+    }
+
+    /// It ends with its host.
+    pub fn ends_now(&self) {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        state.dead = true;
+        if let Some((_, to)) = &mut state.frozen {
+            *to = now.min(*to);
+        }
     }
 
     /// From when to when it stood still, if it did.
@@ -128,6 +144,25 @@ impl Killer {
     ) -> T {
         self.point(before).await;
         let done = act.await;
+        self.point(after).await;
+        done
+    }
+
+    /// As [`Killer::around`], with a point in the middle of what takes time: its first poll has begun it.
+    async fn across<T>(
+        &self,
+        [before, during, after]: [&'static str; 3],
+        act: impl Future<Output = T>,
+    ) -> T {
+        self.point(before).await;
+        let mut act = pin!(act);
+        let done = match futures::poll!(&mut act) {
+            Poll::Ready(done) => done,
+            Poll::Pending => {
+                self.point(during).await;
+                act.await
+            }
+        };
         self.point(after).await;
         done
     }
@@ -186,9 +221,12 @@ impl<T: Journal + ?Sized> Journal for Mortal<T> {
         event: &JobEvent,
     ) -> Result<(), JournalError> {
         let append = self.inner.append(job, length, at, event);
-        self.killer
-            .around("before a journal write", append, "after a journal write")
-            .await
+        let points = [
+            "before a journal write",
+            "during a journal write",
+            "after a journal write",
+        ];
+        self.killer.across(points, append).await
     }
 
     async fn load(&self, job: &JobId) -> Result<Vec<(Timestamp, JobEvent)>, JournalError> {
@@ -214,9 +252,8 @@ impl<T: Journal + ?Sized> Journal for Mortal<T> {
 
     async fn renew(&self, lease: &Lease, now: Timestamp) -> Result<(), LeaseError> {
         let renew = self.inner.renew(lease, now);
-        self.killer
-            .around("before a renewal", renew, "after a renewal")
-            .await
+        let points = ["before a renewal", "during a renewal", "after a renewal"];
+        self.killer.across(points, renew).await
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), LeaseError> {
@@ -247,17 +284,9 @@ impl<T: Hosts + ?Sized> Hosts for Mortal<T> {
         progress: mpsc::Sender<Progress>,
     ) -> Result<Outcome, HostError> {
         let start = self.inner.start(host, key, fence, work, timeout, progress);
-        self.killer.point("before an act").await;
         // Killed while it is under way: the first poll hands it to the network.
-        let mut start = pin!(start);
-        if let Poll::Ready(outcome) = futures::poll!(&mut start) {
-            self.killer.point("after an act").await;
-            return outcome;
-        }
-        self.killer.point("during an act").await;
-        let outcome = start.await;
-        self.killer.point("after an act").await;
-        outcome
+        let points = ["before an act", "during an act", "after an act"];
+        self.killer.across(points, start).await
     }
 
     async fn ask(&self, host: &HostName, key: &StepKey) -> Result<StepStatus, HostError> {

@@ -3,19 +3,21 @@
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
-use futures::{FutureExt, StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
+use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
     chat::{Chat, Said},
     clock::{VirtualClock, after},
     dice::Dice,
-    disk::{self, Disk, Written},
+    disk::Disk,
     facts::Fact,
     gate::Gate,
+    lives::{BOTS, End, Life, Lives, RIVAL},
+    log::{Kept, Loss},
     mortal::{Doom, Killer, Mortal},
     network::Network,
     scenario::{self, Scenario},
@@ -23,13 +25,9 @@ use super::{
     world::{Extent, World, millis},
 };
 use crate::{
-    job::{Action, JobEvent, JobId, JobKind, JobResult, Journal, MemoryJournal, Step},
+    job::{Action, JobEvent, JobId, JobKind, JobResult, Journal, JournalError, Step},
     runner::{Clock, Context, NoObserver, OpenGate, RunError, Runner, subject},
 };
-
-/// The last one drives the rival.
-const BOTS: [&str; 3] = ["bot0", "bot1", "bot2"];
-const RIVAL: usize = 2;
 
 /// A job that has not ended by then waits for something that never comes. The longest legal one: six steps with three lost
 /// attempts of two minutes each, their undos, settle windows and the outages of the first half hour.
@@ -50,9 +48,11 @@ const CANCEL_AGAIN_SECONDS: i64 = 2;
 pub struct Played {
     pub job: JobId,
     pub scenario: Arc<Scenario>,
-    pub written: Written,
+    pub written: Vec<Kept>,
     /// The same of a second job that wants a scope which this one excludes; empty if there was none.
-    pub rival: Written,
+    pub rival: Vec<Kept>,
+    /// What each power cut of the bots' host took.
+    pub losses: Vec<Loss>,
     /// What the journal says in the end.
     pub journal: Vec<(Timestamp, JobEvent)>,
     pub facts: Vec<Fact>,
@@ -71,16 +71,12 @@ pub struct Played {
     pub trace: Vec<String>,
 }
 
-/// How a life ended.
-enum End {
-    Finished(JobResult),
-    Error(RunError),
-    Killed,
-    /// The rival's job has ended, or is left to people.
-    Rival,
+/// One life of a bot that drives the job, over or not.
+struct Lived {
+    bot: usize,
+    killer: Arc<Killer>,
+    chat: Arc<Chat>,
 }
-
-type Life<'s> = LocalBoxFuture<'s, (usize, End)>;
 
 struct Stage {
     clock: Arc<VirtualClock>,
@@ -90,8 +86,7 @@ struct Stage {
     disk: Arc<Disk>,
     job: JobId,
     dooms: RefCell<std::vec::IntoIter<Doom>>,
-    told: RefCell<Vec<Said>>,
-    frozen: RefCell<Vec<(usize, Timestamp, Timestamp)>>,
+    lived: RefCell<Vec<Lived>>,
     cancel_taken: Cell<bool>,
     deaths: Cell<usize>,
     errors: RefCell<Vec<String>>,
@@ -116,16 +111,7 @@ impl Stage {
             dice.split(),
             scenario.flags.clone(),
         );
-        let disk = Disk {
-            journal: MemoryJournal::default(),
-            clock: clock.clone(),
-            trace: trace.clone(),
-            weather: weather.clone(),
-            state: Mutex::new(disk::State {
-                dice: dice.split(),
-                written: BTreeMap::new(),
-            }),
-        };
+        let disk = Disk::new(clock.clone(), trace.clone(), weather.clone(), dice.split());
         Self {
             world: Arc::new(world),
             disk: Arc::new(disk),
@@ -134,8 +120,7 @@ impl Stage {
             job: JobId("j1".into()),
             dooms: RefCell::new(scenario.dooms.clone().into_iter()),
             scenario,
-            told: RefCell::default(),
-            frozen: RefCell::default(),
+            lived: RefCell::default(),
             cancel_taken: Cell::new(false),
             deaths: Cell::new(0),
             errors: RefCell::default(),
@@ -143,50 +128,38 @@ impl Stage {
     }
 
     async fn run(&self) -> Option<JobResult> {
-        self.create().await;
-        let mut lives: FuturesUnordered<Life<'_>> = FuturesUnordered::new();
-        // When, whom, and whether only if nobody else drives the job.
-        let mut births = vec![(self.clock.now(), 0, false)];
-        births.extend(self.scenario.takeover_at.map(|at| (at, 1, false)));
-        births.extend(self.scenario.rival_at.map(|at| (at, RIVAL, false)));
-        let mut driving = 0;
+        for step in &self.scenario.steps {
+            self.trace.say(self.clock.now(), || told(step));
+        }
+        self.make(&self.job, self.created()).await;
+        let mut lives = Lives::default();
+        lives.expect(0, self.clock.now());
+        for (bot, at) in [
+            (1, self.scenario.takeover_at),
+            (RIVAL, self.scenario.rival_at),
+        ] {
+            if let Some(at) = at {
+                lives.expect(bot, at);
+            }
+        }
         let mut result = None;
         loop {
-            births.sort_by(|one, other| other.cmp(one));
-            let wake = births
-                .last()
-                .map_or(after(END_LIMIT_SECONDS), |birth| birth.0);
+            let wake = lives.next_birth().unwrap_or(after(END_LIMIT_SECONDS));
             tokio::select! {
                 biased;
-                Some((bot, end)) = lives.next() => {
-                    let now = self.clock.now();
-                    driving -= i32::from(bot != RIVAL);
-                    match end {
-                        End::Rival => {}
-                        End::Finished(finished) => result = Some(finished),
-                        End::Killed => {
-                            self.deaths.set(self.deaths.get() + 1);
-                            births.push((now + seconds(self.scenario.downtime), bot, false));
-                        }
-                        End::Error(error) => {
-                            self.trace.say(now, || format!("{} gives up: {error}", BOTS[bot]));
-                            self.errors.borrow_mut().push(error.to_string());
-                            births.push((now + seconds(RETAKE_SECONDS), bot, true));
-                        }
+                Some((bot, end)) = lives.next_end() => {
+                    if let Some(finished) = self.ended(bot, end, &mut lives) {
+                        result = Some(finished);
                     }
                 }
-                () = self.clock.until(wake) => match births.pop() {
-                    Some((.., true)) if driving > 0 => {}
-                    Some((_, RIVAL, _)) => lives.push(self.rival()),
-                    Some((_, bot, _)) => {
-                        driving += 1;
-                        lives.push(self.life(bot));
-                    }
-                    None => return result,
+                () = self.clock.until(wake) => match lives.take_birth() {
+                    Some(RIVAL) => lives.begin(RIVAL, self.rival()),
+                    Some(bot) => lives.begin(bot, self.life(bot)),
+                    None => {}
                 }
             }
             // Whoever is frozen is waited for: it may wake up and act.
-            if result.is_some() && lives.is_empty() {
+            if result.is_some() && lives.is_over() {
                 return result;
             }
             if self.clock.now() >= after(END_LIMIT_SECONDS) {
@@ -195,23 +168,63 @@ impl Stage {
         }
     }
 
-    async fn create(&self) {
+    /// What comes of the end of a life.
+    fn ended(&self, bot: usize, end: End, lives: &mut Lives<'_>) -> Option<JobResult> {
+        let now = self.clock.now();
+        let downtime = seconds(self.scenario.downtime);
+        match end {
+            End::Rival => {}
+            End::Finished(finished) => return Some(finished),
+            End::Killed => {
+                self.deaths.set(self.deaths.get() + 1);
+                lives.expect(bot, now + downtime);
+            }
+            End::PowerCut => {
+                self.deaths.set(self.deaths.get() + 1);
+                lives.expect(bot, now + downtime);
+                lives.end_all(now + downtime);
+                self.power_cut();
+            }
+            End::Error(error) => {
+                self.trace
+                    .say(now, || format!("{} gives up: {error}", BOTS[bot]));
+                self.errors.borrow_mut().push(error.to_string());
+                lives.expect_if_needed(bot, now + seconds(RETAKE_SECONDS));
+            }
+        }
+        None
+    }
+
+    /// All bots share a host, as the store that they share is on it.
+    fn power_cut(&self) {
+        self.disk.power_cut();
+        let left = self.disk.events(&self.job).len() as u64;
+        for lived in self.lived.borrow().iter() {
+            lived.killer.ends_now();
+            lived.chat.lose_after(left);
+        }
+    }
+
+    fn created(&self) -> JobEvent {
         let scope = match &self.scenario.kind {
             JobKind::Deploy { .. } => "site:demo",
             JobKind::Heal { .. } => "domain:mariadb",
         };
-        let created = JobEvent::Created {
+        JobEvent::Created {
             kind: self.scenario.kind.clone(),
             title: "simulated".into(),
             requested_by: "alice".into(),
             scope: scope.into(),
             steps: self.scenario.steps.clone(),
-        };
-        for step in &self.scenario.steps {
-            self.trace.say(self.clock.now(), || told(step));
         }
-        let created = self.disk.create(&self.job, self.clock.now(), &created);
-        created.await.expect("a new job");
+    }
+
+    /// Makes a job, unless it is there: a repair that was lost with the power is made again from its incident.
+    async fn make(&self, job: &JobId, created: JobEvent) {
+        match self.disk.create(job, self.clock.now(), &created).await {
+            Ok(()) | Err(JournalError::Exists(_)) => {}
+            Err(error) => panic!("expected a new job: {error}"),
+        }
     }
 
     fn life(&self, bot: usize) -> Life<'_> {
@@ -225,6 +238,11 @@ impl Stage {
             bot,
         });
         let chat = Arc::new(Chat::default());
+        self.lived.borrow_mut().push(Lived {
+            bot,
+            killer: killer.clone(),
+            chat: chat.clone(),
+        });
         let mortal = |inner| Mortal {
             killer: killer.clone(),
             inner,
@@ -240,23 +258,21 @@ impl Stage {
                 clock: self.clock.clone(),
                 scenario: self.scenario.clone(),
             }),
-            observer: chat.clone(),
+            observer: chat,
             clock: self.clock.clone(),
             holder: BOTS[bot].into(),
         });
         async move {
             let driven = async {
+                self.make(&self.job, self.created()).await;
                 tokio::select! {
                     biased;
                     result = runner.run(&self.job) => result,
                     () = self.cancel(&runner) => unreachable!("a person waits for ever"),
                 }
             };
-            let end = killer.mortal(driven).await;
-            self.told.borrow_mut().push(chat.said());
-            let stood = killer.frozen().map(|(from, to)| (bot, from, to));
-            self.frozen.borrow_mut().extend(stood);
-            let end = match end {
+            let end = match killer.mortal(driven).await {
+                None if killer.is_power_cut() => End::PowerCut,
                 None => End::Killed,
                 Some(Ok(result)) => End::Finished(result),
                 Some(Err(error)) => End::Error(error),
@@ -304,9 +320,8 @@ impl Stage {
             holder: BOTS[RIVAL].into(),
         });
         async move {
-            let (job, now) = (JobId(RIVAL_JOB.into()), self.clock.now());
-            let created = self.disk.create(&job, now, &created).await;
-            created.expect("a new job");
+            let job = JobId(RIVAL_JOB.into());
+            self.make(&job, created).await;
             while runner.run(&job).await.is_err() {
                 self.pause(CANCEL_AGAIN_SECONDS).await;
             }
@@ -342,21 +357,26 @@ impl Stage {
             let mut inner = self.world.now();
             (std::mem::take(&mut inner.facts), inner.effects.clone())
         };
-        let journal = self.clock.block_on(self.disk.journal.load(&self.job));
+        let store = self.disk.journal();
+        let journal = self.clock.block_on(store.load(&self.job));
         let next = JobId("j3".into());
         let now = self.clock.now();
-        let acquire = self.disk.journal.acquire("site:demo", "bot9", &next, now);
+        let acquire = store.acquire("site:demo", "bot9", &next, now);
         let lease_is_free = self.clock.block_on(acquire).is_ok();
-        let mut state = self.disk.state.lock().expect("nobody panicked");
-        let mut written = |job: &str| state.written.remove(&JobId(job.into()));
+        let lived = self.lived.take();
+        let frozen = lived.iter().filter_map(|lived| {
+            let (from, to) = lived.killer.frozen()?;
+            Some((lived.bot, from, to))
+        });
         Played {
-            written: written(&self.job.0).unwrap_or_default(),
-            rival: written(RIVAL_JOB).unwrap_or_default(),
+            written: self.disk.events(&self.job),
+            rival: self.disk.events(&JobId(RIVAL_JOB.into())),
+            losses: self.disk.losses(),
             journal: journal.expect("a job that was created"),
             facts,
             effects,
-            told: self.told.take(),
-            frozen: self.frozen.take(),
+            told: lived.iter().map(|lived| lived.chat.said()).collect(),
+            frozen: frozen.collect(),
             cancel_taken: self.cancel_taken.get(),
             result,
             ended_at,

@@ -136,6 +136,7 @@ fn dooms(dice: &mut Dice) -> Vec<Doom> {
             });
             Doom {
                 kill_at: dice.chance(0.85).then(|| at(dice)),
+                power_cut: dice.chance(0.3),
                 freeze,
             }
         })

@@ -24,6 +24,11 @@ impl Tally {
         };
         tally.count("bots killed", played.deaths);
         tally.count("bots frozen", played.frozen.len());
+        tally.count("power cuts of the bots' host", played.losses.len());
+        let lost = played.losses.iter().map(|loss| loss.lost).sum();
+        tally.count("unsynced writes lost", lost);
+        let survived = played.losses.iter().map(|loss| loss.unsynced - loss.lost);
+        tally.count("unsynced writes that survived", survived.sum());
         tally.count("drivers that gave up", played.errors.len());
         let starts = |fact: &&super::facts::Fact| matches!(fact.what, What::Started { .. });
         tally.count(
@@ -34,7 +39,7 @@ impl Tally {
         tally.count("orders fenced", played.facts.iter().filter(fenced).count());
         tally.count("rival jobs", usize::from(!played.rival.is_empty()));
         let refused = |result: &JobResult| matches!(result, JobResult::Refused { .. });
-        let rival = played.rival.last().map(|(_, _, event)| event);
+        let rival = played.rival.last().map(|kept| &kept.event);
         let refused = matches!(rival, Some(JobEvent::Finished { result }) if refused(result));
         tally.count("rival jobs refused", usize::from(refused));
         tally.count("journal events", played.journal.len());

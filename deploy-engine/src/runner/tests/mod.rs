@@ -74,7 +74,7 @@ impl Stage {
     fn killer(&self, kill_at: Option<u32>) -> Arc<Killer> {
         let doom = Doom {
             kill_at,
-            freeze: None,
+            ..Doom::default()
         };
         Killer::new("bot1", doom, self.clock.clone(), Arc::default())
     }
