@@ -197,6 +197,11 @@ impl JobDesk {
             .await
     }
 
+    /// Waits until some job has come to rest after now.
+    pub fn rested(&self) -> impl Future<Output = ()> + use<'_> {
+        self.inner.rested.notified()
+    }
+
     /// Waits until no job is driven any more; call after stopping.
     pub async fn rest(&self) {
         loop {

@@ -2,6 +2,7 @@
 
 use std::{fs, io, path::Path};
 
+use deploy_engine::model::Model;
 use sha2::{Digest, Sha256};
 
 use crate::store::{Store, StoreError};
@@ -68,6 +69,17 @@ pub async fn same_secrets<'a>(
             different.join(", ")
         )),
     }
+}
+
+/// A digest of what steps are made of and judged by: hosts with their addresses, and services with their settings. Not of where
+/// files lie, which may differ from bot to bot.
+pub fn model_digest(model: &Model) -> String {
+    let site = &model.site;
+    let told = format!(
+        "{}\n{}\n{}\n{:?}\n{:?}",
+        site.name, site.ssh.user, site.ssh.port, site.hosts, model.services
+    );
+    digest("model", &told)
 }
 
 fn digest(name: &str, value: &str) -> String {

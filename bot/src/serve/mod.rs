@@ -25,14 +25,12 @@ use crate::{
     control, heal as healer_shell,
     heartbeat::Heart,
     leases,
-    replicas::{self, Keeper, Lead, Standing},
+    replicas::{self, Lead, Member, Standing},
     web,
     wording::{Message, Severity},
 };
 use assemble::{Assembled, Ground, assemble, ground};
 
-/// Times that jobs are taken from other bots, and wait to be driven; each beat makes at most one.
-const TAKEN: usize = 64;
 /// Words of people that wait to be handled.
 const INBOX: usize = 256;
 /// Commands handled at once; most wait for hosts.
@@ -159,8 +157,17 @@ async fn serve(
     parts.spawn(async move { ended("control socket", control::serve(of, &dir, token).await) });
     let (senses, token) = (bot.senses.clone(), stop.clone());
     parts.spawn(async move { senses.watch(token).await });
+    let member = Member {
+        store: bot.store.clone(),
+        lead: lead.clone(),
+        halt: bot.halt.clone(),
+        desk: bot.jobs.clone(),
+        model: replicas::model_digest(&bot.model),
+        before: ground.before.clone(),
+    };
+    member.begin(&mut parts, &stop);
     if bot.store.is_shared() {
-        among_others(&bot, ground.before.clone(), &mut parts, &stop);
+        parts.spawn(tell_away(bot.clone(), stop.clone()));
     }
     let duty = async {
         let standing = lead.until_leading().await;
@@ -265,26 +272,6 @@ async fn on_duty(
     parts.spawn(hear_alerts(bot_, duty.pending, duty.figures, token));
     parts.spawn(heal(duty.healer, stop.clone()));
     Ok(listen(bot, duty.adapters, duty.console, parts, stop))
-}
-
-/// What a bot does beside its duty where there are several.
-fn among_others(
-    bot: &Arc<Bot>,
-    before: Option<String>,
-    parts: &mut JoinSet<()>,
-    stop: &CancellationToken,
-) {
-    let (send, mut taken) = mpsc::channel(TAKEN);
-    let (store, lead, halt) = (bot.store.clone(), bot.lead.clone(), bot.halt.clone());
-    let keeper = Keeper::new(store, lead, halt, replicas::host_name(), before, send);
-    parts.spawn(keeper.run(stop.clone()));
-    let (desk, token) = (bot.jobs.clone(), stop.clone());
-    parts.spawn(async move {
-        while let Some(Some(jobs)) = token.run_until_cancelled(taken.recv()).await {
-            jobs.iter().for_each(|job| desk.drive(job));
-        }
-    });
-    parts.spawn(tell_away(bot.clone(), stop.clone()));
 }
 
 /// Says once in each life that the store is away; it cannot be said through the store.

@@ -245,24 +245,38 @@ impl Db {
                 readers.close().await;
                 writer.close().await;
             }
-            Self::Postgres(pg) => pg.pool.close().await,
+            Self::Postgres(pg) => {
+                pg.pool.close().await;
+                pg.vital.close().await;
+            }
         }
     }
 }
 
-/// The pool of one bot.
+/// The connections of one bot.
 #[derive(Clone)]
 pub(super) struct Pg {
     pool: PgPool,
+    /// For what must not wait behind the bot's own work.
+    vital: PgPool,
     /// How often the database was away when something was asked of it.
     troubles: Arc<AtomicU64>,
 }
 
 impl Pg {
-    pub fn new(pool: PgPool) -> Self {
+    pub fn new(pool: PgPool, vital: PgPool) -> Self {
         Self {
             pool,
+            vital,
             troubles: Arc::default(),
+        }
+    }
+
+    /// The same, on the connections for what is vital.
+    pub fn vital(&self) -> Self {
+        Self {
+            pool: self.vital.clone(),
+            ..self.clone()
         }
     }
 

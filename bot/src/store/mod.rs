@@ -10,6 +10,7 @@
 mod alerts;
 mod approvals;
 mod audit;
+mod batches;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod copy;
@@ -41,6 +42,7 @@ use tokio::sync::watch;
 pub use alerts::{AlertKey, AlertRow, Folded};
 pub use approvals::{Approval, ApprovalState, DecideError};
 pub use audit::AuditEntry;
+pub use batches::OwnBatch;
 pub use copy::{Copied, CopyError, copy};
 pub use error::StoreError;
 pub use inbox::Parcel;
@@ -118,6 +120,15 @@ impl Store {
     /// May other bots use it at the same time?
     pub fn is_shared(&self) -> bool {
         matches!(self.db, Db::Postgres(_))
+    }
+
+    /// The same store, for what must not wait behind this bot's own work: that it lives, and whether it may go on.
+    pub fn vital(&self) -> Self {
+        let db = match &self.db {
+            Db::Postgres(pg) => Db::Postgres(pg.vital()),
+            embedded => embedded.clone(),
+        };
+        Self { db, ..self.clone() }
     }
 
     /// How often the database was away when something was asked of it; an embedded one never is.

@@ -23,9 +23,16 @@ use crate::config::Secret;
 /// with its usual 100 leaves for three bots.
 const CONNECTIONS: u32 = 8;
 
-/// How long a caller waits for a connection, opening one included: longer than a TLS handshake over a slow network, short
+/// Beside them, one for the sign of life and what goes with it, one for the look at `halt` before each step: a bot whose jobs all
+/// write at once is busy, not dead.
+const VITAL_CONNECTIONS: u32 = 2;
+
+/// How long the sign of life waits for a connection, opening one included: longer than a TLS handshake over a slow network, short
 /// enough that a bot which leads notices that the database is away before others take over.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long all else waits for one: the steps of 64 hosts that end at the same moment write one after another.
+const TURN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long bringing the tables up to date may take, waiting for another bot that does the same included.
 const MIGRATE_LIMIT: Duration = Duration::from_secs(60);
@@ -194,21 +201,33 @@ pub(super) async fn open(store: &PostgresStore, replica: &str) -> Result<(Db, Ea
             )));
         }
     }
-    let pool = PgPoolOptions::new()
-        .max_connections(CONNECTIONS)
-        .acquire_timeout(CONNECT_LIMIT)
-        .after_connect(|connection, _| {
-            Box::pin(async move { connection.execute(DURABLE).await.map(drop) })
-        })
-        .connect_with(options.clone().options(LIMITS))
-        .await
-        .map_err(|error| failed(error.to_string()))?;
+    let options = options.options(LIMITS);
+    let pools = tokio::try_join!(
+        pool(&options, CONNECTIONS, TURN_LIMIT),
+        pool(&options, VITAL_CONNECTIONS, CONNECT_LIMIT)
+    );
+    let (pool, vital) = pools.map_err(|error| failed(error.to_string()))?;
     let woken = watch::Sender::new(0);
     let ear = Ear {
         woken: woken.clone(),
         listening: Some(tokio::spawn(listen(pool.clone(), woken))),
     };
-    Ok((Db::Postgres(Pg::new(pool)), ear))
+    Ok((Db::Postgres(Pg::new(pool, vital)), ear))
+}
+
+async fn pool(
+    options: &PgConnectOptions,
+    connections: u32,
+    limit: Duration,
+) -> Result<PgPool, sqlx::Error> {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(limit)
+        .after_connect(|connection, _| {
+            Box::pin(async move { connection.execute(DURABLE).await.map(drop) })
+        })
+        .connect_with(options.clone())
+        .await
 }
 
 /// Without the limits of a bot on duty. First on a connection of its own: a pool would keep a refusal to itself.
@@ -276,6 +295,11 @@ pub(super) fn migrator() -> Migrator {
             3,
             "access",
             include_str!("../../migrations/postgres/0003_access.sql"),
+        ),
+        migration(
+            4,
+            "batches",
+            include_str!("../../migrations/postgres/0004_batches.sql"),
         ),
     ])
 }

@@ -49,6 +49,13 @@ pub enum Action {
     Snapshot { asks: Vec<Ask> },
     /// A journal state, not a sleeping task: `seconds` from the event that started it.
     Wait { seconds: Secs, why: String },
+    /// The steps of some hosts as a job of its own ([`Job::batch_id`](super::Job::batch_id)), which any bot drives that read the
+    /// same `model`. See [`share_out`](super::share_out).
+    Batch {
+        number: u32,
+        model: String,
+        steps: Vec<Step>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

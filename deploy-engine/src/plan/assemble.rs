@@ -68,7 +68,8 @@ fn hosts_of(action: &Action) -> Vec<HostName> {
         Action::Host { host, .. } => vec![host.clone()],
         Action::Check { condition, .. } => condition.hosts.clone(),
         Action::Snapshot { asks } => asks.iter().map(|ask| ask.host.clone()).collect(),
-        Action::Wait { .. } => Vec::new(),
+        // No draft is a batch: steps are shared out when a job is made of them.
+        Action::Wait { .. } | Action::Batch { .. } => Vec::new(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! any point, steps that were started are asked for on their hosts before anything is repeated.
 
 mod act;
+mod batch;
 mod book;
 mod call_off;
 mod check;

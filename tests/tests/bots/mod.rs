@@ -1,5 +1,7 @@
 //! Bots in this process: each in a runtime of its own, so that one can be killed without the others.
 
+mod batches;
+mod loopback;
 mod paper;
 mod wire;
 mod world;
@@ -12,21 +14,25 @@ use bot::{
     config::Secret,
     halt::Halt,
     jobs::{JobDesk, NewJob, new_job_id},
-    replicas::{DutyGate, Keeper, Lead},
+    replicas::{DutyGate, Lead, Member},
     store::{MessageKey, Parcel, PostgresStore, Store, StoreError},
     web,
     wording::{Message, Severity},
 };
 use collectors::{Alert, Change};
 use deploy_engine::{
-    job::{Action, Effect, JobId, JobKind, JobResult, Journal, JournalError, Lease, Step, StepId},
+    job::{
+        Action, Effect, JobEvent, JobId, JobKind, JobResult, JobState, Journal, JournalError,
+        Lease, Step, StepId, share_out,
+    },
     model::{HostName, Secs, ServiceName},
     probe::{ProbeContext, ProbeSite},
     runner::{Context, NoObserver, OpenGate, Runner},
+    transport::Hosts,
     wire::{Command, Work},
 };
 use lab::postgres::Postgres;
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use paper::Paper;
@@ -34,6 +40,8 @@ pub use wire::Wire;
 pub use world::World;
 
 const WEBHOOK: &str = include_str!("../../../collectors/src/testdata/webhook-watchdog.json");
+/// What all bots of these tests have read.
+const MODEL: &str = "m";
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A server for all databases of one test.
@@ -72,12 +80,26 @@ pub enum Way {
 pub struct InProcess {
     runtime: Runtime,
     pub store: Store,
-    pub lead: Lead,
     pub office: Office,
     pub paper: Arc<Paper>,
-    desk: JobDesk,
+    lives: watch::Receiver<Lives>,
     stop: CancellationToken,
     wire: Option<Wire>,
+}
+
+/// One life of a bot: as `serve`, it begins anew when it lost the lead or the store.
+#[derive(Clone)]
+struct Life {
+    lead: Lead,
+    desk: JobDesk,
+}
+
+#[derive(Default)]
+struct Lives {
+    /// None until the first has begun.
+    now: Option<Life>,
+    /// Why the ones before ended.
+    over: Vec<String>,
 }
 
 struct NoSite;
@@ -88,8 +110,83 @@ impl ProbeSite for NoSite {
     }
 }
 
+/// Begins a life, in tasks that end when it is stopped.
+async fn begin(
+    store: &Store,
+    hosts: &Arc<dyn Hosts>,
+    parts: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> Result<Life, StoreError> {
+    let halt = Halt::load(store.clone()).await?;
+    let (lead, desk) = (Lead::stand_by(), JobDesk::new(store.clone(), stop.clone()));
+    let gate = DutyGate {
+        lead: lead.clone(),
+        halt: halt.clone(),
+        then: Arc::new(OpenGate),
+    };
+    desk.set_runner(Runner::new(Context::new(
+        Arc::new(store.clone()),
+        hosts.clone(),
+        Arc::new(NoSite),
+        Arc::new(gate),
+        Arc::new(NoObserver),
+        store.replica().to_owned(),
+    )));
+    let member = Member {
+        store: store.clone(),
+        lead: lead.clone(),
+        halt,
+        desk: desk.clone(),
+        model: MODEL.to_owned(),
+        before: None,
+    };
+    member.begin(parts, stop);
+    let life = Life { lead, desk };
+    let (on_duty, token) = (life.clone(), stop.clone());
+    parts.spawn(async move {
+        let duty = async {
+            on_duty.lead.until_leading().await;
+            // A store that is away again ends this life as well.
+            let _ = on_duty.desk.resume_all().await;
+        };
+        token.run_until_cancelled(duty).await;
+    });
+    Ok(life)
+}
+
+/// One life after another until told to stop, as `serve` does it.
+async fn live(
+    store: Store,
+    hosts: Arc<dyn Hosts>,
+    lives: watch::Sender<Lives>,
+    stop: CancellationToken,
+) {
+    loop {
+        let (mut parts, token) = (JoinSet::new(), stop.child_token());
+        let life = match begin(&store, &hosts, &mut parts, &token).await {
+            Ok(life) => life,
+            Err(_) => {
+                // As the unit does it.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        lives.send_modify(|lives| lives.now = Some(life.clone()));
+        let over = stop.run_until_cancelled(life.lead.until_over()).await;
+        token.cancel();
+        life.desk.rest().await;
+        while parts.join_next().await.is_some() {}
+        let Some(why) = over else { return };
+        lives.send_modify(|lives| lives.over.push(why));
+    }
+}
+
 impl InProcess {
     pub fn start(bench: &Bench, database: &str, world: &Arc<World>, way: Way) -> Self {
+        Self::start_on(bench, database, world.clone(), way)
+    }
+
+    pub fn start_on(bench: &Bench, database: &str, hosts: Arc<dyn Hosts>, way: Way) -> Self {
         let wire = (way == Way::Wire).then(|| Wire::to(bench.postgres.port()));
         let port = wire.as_ref().map_or(bench.postgres.port(), Wire::port);
         let address = PostgresStore {
@@ -102,55 +199,32 @@ impl InProcess {
             .build()
             .unwrap();
         let replica = format!("bot:{}", &new_job_id().0[20..]);
-        let store = runtime
-            .block_on(Store::open_shared(&address, &replica))
-            .unwrap();
-        let halt = runtime.block_on(Halt::load(store.clone())).unwrap();
-        let (stop, lead) = (CancellationToken::new(), Lead::stand_by());
-        let desk = JobDesk::new(store.clone(), stop.clone());
-        let gate = DutyGate {
-            lead: lead.clone(),
-            halt: halt.clone(),
-            then: Arc::new(OpenGate),
-        };
-        desk.set_runner(Runner::new(Context::new(
-            Arc::new(store.clone()),
-            world.clone(),
-            Arc::new(NoSite),
-            Arc::new(gate),
-            Arc::new(NoObserver),
-            replica,
-        )));
+        let opening = Store::open_shared(&address, &replica);
+        let store = runtime.block_on(opening).unwrap();
+        let stop = CancellationToken::new();
+        let (send, mut lives) = watch::channel(Lives::default());
+        runtime.spawn(live(store.clone(), hosts, send, stop.clone()));
+        let first = async { drop(lives.wait_for(|lives| lives.now.is_some()).await.unwrap()) };
+        runtime.block_on(first);
         let paper = Arc::new(Paper::default());
         let office = Office::new(store.clone(), vec![paper.clone()]);
-        let bot = Self {
+        Self {
             runtime,
             store,
-            lead,
             office,
             paper,
-            desk,
+            lives,
             stop,
             wire,
-        };
-        bot.on_duty(halt);
-        bot
+        }
     }
 
-    /// As `serve` does it.
-    fn on_duty(&self, halt: Halt) {
-        let (send, mut taken) = tokio::sync::mpsc::channel(64);
-        let (store, lead) = (self.store.clone(), self.lead.clone());
-        let keeper = Keeper::new(store, lead, halt, "host".to_owned(), None, send);
-        self.runtime.spawn(keeper.run(self.stop.clone()));
-        let (lead, desk) = (self.lead.clone(), self.desk.clone());
-        self.runtime.spawn(async move {
-            lead.until_leading().await;
-            desk.resume_all().await.unwrap();
-            while let Some(jobs) = taken.recv().await {
-                jobs.iter().for_each(|job| desk.drive(job));
-            }
-        });
+    fn life(&self) -> Life {
+        self.lives.borrow().now.clone().unwrap()
+    }
+
+    pub fn lead(&self) -> Lead {
+        self.life().lead
     }
 
     pub fn on<T>(&self, future: impl Future<Output = T>) -> T {
@@ -163,11 +237,19 @@ impl InProcess {
     }
 
     pub fn until_leading(&self) {
-        self.within(self.lead.until_leading());
+        self.within(self.lead().until_leading());
     }
 
+    /// Waits until it has begun anew; says why it did so first.
     pub fn until_over(&self) -> String {
-        self.within(self.lead.until_over())
+        let mut lives = self.lives.clone();
+        let over = async { lives.wait_for(|lives| !lives.over.is_empty()).await };
+        self.within(async { over.await.unwrap().over[0].clone() })
+    }
+
+    /// Why it began anew, each time.
+    pub fn over(&self) -> Vec<String> {
+        self.lives.borrow().over.clone()
     }
 
     /// As `kill -9`: nothing is told to anybody.
@@ -175,17 +257,11 @@ impl InProcess {
         self.runtime.shutdown_background();
     }
 
-    /// Stops, but says nothing to the others.
-    pub fn stop(self) {
-        self.stop.cancel();
-        self.on(self.desk.rest());
-        self.runtime.shutdown_background();
-    }
-
     /// As SIGTERM.
     pub fn leave(self) {
         self.stop.cancel();
-        self.on(self.desk.rest());
+        let mut lives = self.lives.clone();
+        self.within(async { while lives.changed().await.is_ok() {} });
         self.on(self.store.leave()).unwrap();
         self.runtime.shutdown_background();
     }
@@ -200,6 +276,50 @@ impl InProcess {
     }
 
     pub fn try_start_job(&self) -> Result<JobId, JournalError> {
+        self.start_steps(vec![
+            step(0, "h1", &["slow"], &[]),
+            step(1, "h1", &["fast"], &[0]),
+        ])
+    }
+
+    /// A job over many hosts, as a deploy makes it.
+    pub fn start_shared(&self, steps: Vec<Step>) -> JobId {
+        self.start_steps(share_out(steps, MODEL)).unwrap()
+    }
+
+    pub fn cancel(&self, job: &JobId) {
+        self.on(self.life().desk.cancel(job, "alice")).unwrap();
+    }
+
+    /// Is that in its journal?
+    pub fn is_cancelled(&self, job: &JobId) -> bool {
+        let state = self.on(self.life().desk.state(job)).unwrap();
+        state.job().is_some_and(|job| job.cancelled_by.is_some())
+    }
+
+    /// The batches of a job, in their order.
+    pub fn batches(&self, job: &JobId) -> Vec<Batch> {
+        let load = async {
+            let mut batches = Vec::new();
+            for (id, driver) in self.store.batches_of(job).await.unwrap() {
+                let events = self.store.load(&id).await.unwrap();
+                let leases = events.iter().filter_map(|(_, event)| match event {
+                    JobEvent::Leased { holder, token } => Some((holder.clone(), *token)),
+                    _ => None,
+                });
+                batches.push(Batch {
+                    leases: leases.collect(),
+                    result: JobState::fold(&events).unwrap().result().cloned(),
+                    driver,
+                    id,
+                });
+            }
+            batches
+        };
+        self.on(load)
+    }
+
+    fn start_steps(&self, steps: Vec<Step>) -> Result<JobId, JournalError> {
         let new = NewJob {
             id: new_job_id(),
             kind: JobKind::Deploy {
@@ -208,9 +328,9 @@ impl InProcess {
             title: "deploy".into(),
             requested_by: "alice".into(),
             scope: "site:bots".into(),
-            steps: vec![step(0, "slow"), step(1, "fast")],
+            steps,
         };
-        self.on(self.desk.start(new, &[]))
+        self.on(self.life().desk.start(new, &[]))
     }
 
     pub fn lease(&self, job: &JobId) -> Lease {
@@ -262,16 +382,43 @@ impl InProcess {
     }
 }
 
-fn step(number: u32, program: &str) -> Step {
+/// One batch, as the store has it.
+#[derive(Debug)]
+pub struct Batch {
+    pub id: JobId,
+    /// Empty: it waits.
+    pub driver: String,
+    /// Who drove it, one after another, each with its token.
+    pub leases: Vec<(String, u64)>,
+    pub result: Option<JobResult>,
+}
+
+impl Batch {
+    /// Who drove it, one after another; a bot that took it up again after a moment without the store counts once.
+    pub fn drivers(&self) -> Vec<&str> {
+        let mut drivers: Vec<&str> = self.leases.iter().map(|(bot, _)| &**bot).collect();
+        drivers.dedup();
+        drivers
+    }
+
+    /// In its job, from 0.
+    pub fn number(&self) -> usize {
+        let (_, number) = self.id.0.rsplit_once('x').unwrap();
+        number.parse().unwrap()
+    }
+}
+
+/// One program on one host.
+pub fn step(number: u32, host: &str, argv: &[&str], needs: &[u32]) -> Step {
     Step {
         id: StepId(number),
-        title: program.to_owned(),
+        title: argv.join(" "),
         service: None,
         action: Action::Host {
-            host: "h1".parse().unwrap(),
+            host: host.parse().unwrap(),
             work: Work::Run {
                 command: Command {
-                    argv: vec![program.to_owned()],
+                    argv: argv.iter().map(|&word| word.to_owned()).collect(),
                     env: Default::default(),
                     stdin: None,
                     user: None,
@@ -282,7 +429,7 @@ fn step(number: u32, program: &str) -> Step {
         },
         // Must not happen twice.
         effect: Effect::Once,
-        needs: (0..number).map(StepId).collect(),
+        needs: needs.iter().map(|&need| StepId(need)).collect(),
         timeout: Secs(600),
         guards: vec![],
         unless: None,
