@@ -155,14 +155,9 @@ impl Keeper {
             }
         } else if self.store.troubles() != self.troubles {
             // Something could not be recorded, and nobody remembers it but what runs now.
-            let why = match self.lead.state().away {
-                Some(since) => {
-                    let length = Timestamp::now().duration_since(since);
-                    format!("the store was away for {}", duration(length))
-                }
-                None => "the store was away for a moment".to_owned(),
-            };
-            Standing::Over { why }
+            Standing::Over {
+                why: self.was_away(),
+            }
         } else {
             Standing::Leads {
                 token,
@@ -175,6 +170,19 @@ impl Keeper {
         }
         self.lead.change(|state| state.standing = standing);
         Ok(())
+    }
+
+    fn was_away(&self) -> String {
+        let length = match self.lead.state().away {
+            Some(since) => duration(Timestamp::now().duration_since(since)),
+            None => "a moment".to_owned(),
+        };
+        let found = self.store.last_trouble();
+        let found = found.map(|found| format!(" ({found})"));
+        format!(
+            "the store was away for {length}{}",
+            found.unwrap_or_default()
+        )
     }
 
     async fn look(&mut self, now: Instant) -> Result<(), StoreError> {

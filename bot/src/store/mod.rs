@@ -7,6 +7,7 @@
 //! in threads of its own, so no runtime thread waits for a disk. One file a concern; bodies are JSON that belongs to whoever
 //! wrote it.
 
+mod address;
 mod alerts;
 mod approvals;
 mod audit;
@@ -24,6 +25,7 @@ mod kv;
 mod leases;
 mod messages;
 mod overrides;
+mod pg;
 mod postgres;
 mod queue;
 mod repairs;
@@ -39,6 +41,7 @@ use std::{fmt, path::Path, sync::Arc};
 
 use tokio::sync::watch;
 
+pub use address::{PostgresStore, host as postgres_host};
 pub use alerts::{AlertKey, AlertRow, Folded};
 pub use approvals::{Approval, ApprovalState, DecideError};
 pub use audit::AuditEntry;
@@ -50,7 +53,6 @@ pub use incidents::IncidentRow;
 pub use journal::JobSummary;
 pub use messages::{Message, MessageKey, Urgency};
 pub use overrides::{Override, OverrideError};
-pub use postgres::{PostgresStore, host as postgres_host};
 pub use repairs::{Repair, RepairOutcome};
 pub use replicas::{Leadership, Replica};
 pub use sqlite::FILE_NAME;
@@ -136,6 +138,14 @@ impl Store {
         match &self.db {
             Db::Sqlite { .. } => 0,
             Db::Postgres(pg) => pg.troubles(),
+        }
+    }
+
+    /// What was asked last when the database was away, and what was found.
+    pub fn last_trouble(&self) -> Option<String> {
+        match &self.db {
+            Db::Sqlite { .. } => None,
+            Db::Postgres(pg) => pg.last_trouble(),
         }
     }
 
