@@ -379,7 +379,12 @@ pub async fn a_parcel_is_there_with_its_alerts_and_bounded(place: &dyn Place) {
         (&parcels[0].body["count"], &parcels[1].body["count"]),
         (&json!(0), &json!(1))
     );
-    store.inbox_heard(parcels[1].id).await.unwrap();
+    // A leader that was replaced takes nothing away from the next one.
+    place.open_as("bot2").await.lead(None).await.unwrap();
+    assert!(!store.inbox_heard(parcels[1].id).await.unwrap());
+    let seen = store.leadership().await.unwrap();
+    store.lead(seen.as_ref()).await.unwrap().unwrap();
+    assert!(store.inbox_heard(parcels[1].id).await.unwrap());
     assert_eq!(store.inbox(1).await.unwrap()[0].body["count"], 2);
     fold(0).await.unwrap();
 }
