@@ -35,7 +35,7 @@ impl Hands {
         let mut woken = self.store.woken();
         let mut told = BTreeSet::new();
         loop {
-            let rested = self.desk.rested();
+            let finished = self.desk.finished();
             let taken = match stop.run_until_cancelled(self.round(&mut told)).await {
                 None => return,
                 Some(Ok(taken)) => taken,
@@ -49,7 +49,7 @@ impl Hands {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = rested => {}
+                () = finished => {}
                 _ = woken.changed() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
@@ -65,7 +65,7 @@ impl Hands {
         for batch in &own {
             let held_back = batch.cancel_by.is_some() && !told.contains(&batch.id);
             if !held_back {
-                // Also one that is not driven any more because the store was away; it goes on where its journal ends.
+                // Does nothing for one that is being driven.
                 self.desk.drive(&batch.id);
             }
         }

@@ -32,7 +32,7 @@ impl Member {
             let (desk, token) = (self.desk.clone(), stop.clone());
             parts.spawn(async move {
                 while let Some(Some(jobs)) = token.run_until_cancelled(taken.recv()).await {
-                    jobs.iter().for_each(|job| desk.drive(job));
+                    jobs.iter().for_each(|job| desk.take_up(job));
                 }
             });
         }

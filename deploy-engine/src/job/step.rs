@@ -58,6 +58,18 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// The hosts that it works on or asks; none of a batch, whose own job names them.
+    pub fn hosts(&self) -> Vec<&HostName> {
+        match self {
+            Self::Host { host, .. } => vec![host],
+            Self::Check { condition, .. } => condition.hosts.iter().collect(),
+            Self::Snapshot { asks } => asks.iter().map(|ask| &ask.host).collect(),
+            Self::Wait { .. } | Self::Batch { .. } => Vec::new(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "mode", rename_all = "snake_case")]
 pub enum CheckMode {
