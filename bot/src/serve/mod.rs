@@ -73,11 +73,19 @@ pub async fn run(config: &Path, console: bool, json_log: bool) -> Outcome {
 /// One life after another until told to stop. Whoever lost the lead or the store begins anew, as after a crash: what is written
 /// down is all that counts.
 async fn lives(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), String> {
+    let told = told_to_stop(console.is_some());
     let mut before = None;
     let ended = loop {
-        match serve(ground, console.clone(), before.take()).await {
+        let troubles = ground.store.troubles();
+        match serve(ground, console.clone(), before.take(), &told).await {
             Ok(End::Told) => break Ok(()),
             Ok(End::Anew { why }) => before = Some(why),
+            // The store was away again before this life was complete.
+            Err(why) if ground.store.troubles() != troubles => {
+                tracing::warn!(why, "begins anew");
+                before = Some(why);
+                tokio::time::sleep(replicas::BEAT).await;
+            }
             Err(why) => break Err(why),
         }
     };
@@ -105,6 +113,7 @@ async fn serve(
     ground: &Ground,
     console: Option<Arc<Console>>,
     before: Option<String>,
+    told: &CancellationToken,
 ) -> Result<End, String> {
     let config = &ground.loaded.config;
     let stop = CancellationToken::new();
@@ -190,7 +199,7 @@ async fn serve(
     };
     let how = tokio::select! {
         told = duty => told,
-        () = signalled(console.is_some()) => Ok(End::Told),
+        () = told.cancelled() => Ok(End::Told),
         why = lead.until_over() => Ok(End::Anew { why }),
     };
     tracing::info!("going off duty");
@@ -392,6 +401,17 @@ async fn handle_all(bot: Arc<Bot>, mut heard: mpsc::Receiver<Incoming>, stop: Ca
             drop(place);
         });
     }
+}
+
+/// Cancelled when a signal says so. Over all lives: a signal between two of them is not lost.
+fn told_to_stop(console: bool) -> CancellationToken {
+    let told = CancellationToken::new();
+    let token = told.clone();
+    tokio::spawn(async move {
+        signalled(console).await;
+        token.cancel();
+    });
+    told
 }
 
 /// At a terminal ^C belongs to the console.
