@@ -222,3 +222,24 @@ fn a_job_that_nobody_knows_has_no_driver() {
     let unknown = one.on(one.store.driver(&JobId("none".into())));
     assert_eq!(unknown.unwrap(), None);
 }
+
+#[test]
+fn a_last_word_of_a_bot_that_was_replaced_does_not_end_a_job() {
+    let bench = Bench::new();
+    let (world, database) = bench.fresh();
+    let one = InProcess::start(&bench, &database, &world, Way::Straight);
+    one.until_leading();
+    let job = one.start_job();
+    until("the first step to run", || world.runs("slow"));
+    // It was on its way while the bot that leads read the journal.
+    let word = JobEvent::Held {
+        until: None,
+        why: "this bot stands by".into(),
+    };
+    let (length, now) = (one.length(&job), Timestamp::now());
+    one.on(one.store.append(&job, length, now, &word)).unwrap();
+    world.release();
+    assert_eq!(one.until_finished(&job), JobResult::Succeeded);
+    assert_eq!((world.executed("slow"), world.executed("fast")), (1, 1));
+    assert_eq!(one.over(), Vec::<String>::new());
+}

@@ -131,7 +131,10 @@ async fn a_lease_is_for_the_bot_that_drives_the_job() {
     let lease = async |store: &Store| store.acquire("site:demo", "bot", &job, at).await;
     assert!(matches!(lease(&two).await, Err(LeaseError::Lost { .. })));
     let first = lease(&one).await.unwrap();
-    assert_eq!(two.take_jobs("bot1", 9).await.unwrap(), std::slice::from_ref(&job));
+    assert_eq!(
+        two.take_jobs("bot1", 9).await.unwrap(),
+        std::slice::from_ref(&job)
+    );
     let second = lease(&two).await.unwrap();
     assert!(second.token > first.token);
     // The first was away meanwhile, and wants to go on.

@@ -101,6 +101,24 @@ mod tests {
         assert_ne!(first.id, second.id);
     }
 
+    #[test]
+    fn bots_have_read_the_same_wherever_their_files_lie_and_not_with_another_address_or_setting() {
+        let digest = |address: &str, size: u32| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("site.yaml");
+            let text = format!(
+                "site: demo\nssh: {{identity: key, known_hosts: known}}\nhosts: {{a: {{address: {address}}}}}\n\
+                 services: {{memcached: {{on: a, settings: {{memory_megabytes: {size}}}}}}}\n"
+            );
+            fs::write(&path, text).unwrap();
+            model_digest(&Model::load(&path, &[]).unwrap_or_else(|errors| panic!("{errors}")))
+        };
+        let one = digest("10.0.0.1", 64);
+        assert_eq!(one, digest("10.0.0.1", 64));
+        assert_ne!(one, digest("10.0.0.2", 64));
+        assert_ne!(one, digest("10.0.0.1", 65));
+    }
+
     #[tokio::test]
     async fn a_bot_with_other_secrets_is_refused_without_showing_them() {
         let dir = tempfile::tempdir().unwrap();

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use deploy_engine::job::{JobId, JobResult, Step};
+use deploy_engine::job::{JobEvent, JobId, JobResult, JobState, Journal, Step, share_out};
 
-use super::{Batch, Bench, InProcess, Way, World, loopback::Loopback, step};
+use super::{Bench, InProcess, Way, World, life::MODEL, loopback::Loopback, step};
 
 const HOSTS: usize = 300;
 /// Sixteen hosts at the most in each.
@@ -24,6 +24,61 @@ fn until<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
 
 fn host(number: usize) -> String {
     format!("h{number:03}")
+}
+
+/// One batch, as the store has it.
+#[derive(Debug)]
+struct Batch {
+    id: JobId,
+    /// Empty: it waits.
+    driver: String,
+    /// Who drove it, one after another, each with its token.
+    leases: Vec<(String, u64)>,
+    result: Option<JobResult>,
+}
+
+impl Batch {
+    /// Who drove it, one after another; a bot that took it up again after a moment without the store counts once.
+    fn drivers(&self) -> Vec<&str> {
+        let mut drivers: Vec<&str> = self.leases.iter().map(|(bot, _)| &**bot).collect();
+        drivers.dedup();
+        drivers
+    }
+
+    /// In its job, from 0.
+    fn number(&self) -> usize {
+        let (_, number) = self.id.0.rsplit_once('x').unwrap();
+        number.parse().unwrap()
+    }
+}
+
+impl InProcess {
+    /// A job over many hosts, as a deploy makes it.
+    fn start_shared(&self, steps: Vec<Step>) -> JobId {
+        self.start_steps(share_out(steps, MODEL)).unwrap()
+    }
+
+    /// The batches of a job, in their order.
+    fn batches(&self, job: &JobId) -> Vec<Batch> {
+        let load = async {
+            let mut batches = Vec::new();
+            for (id, driver) in self.store.batches_of(job).await.unwrap() {
+                let events = self.store.load(&id).await.unwrap();
+                let leases = events.iter().filter_map(|(_, event)| match event {
+                    JobEvent::Leased { holder, token } => Some((holder.clone(), *token)),
+                    _ => None,
+                });
+                batches.push(Batch {
+                    leases: leases.collect(),
+                    result: JobState::fold(&events).unwrap().result().cloned(),
+                    driver,
+                    id,
+                });
+            }
+            batches
+        };
+        self.on(load)
+    }
 }
 
 /// The batch that a host is in, and whether it is the first of its batch.

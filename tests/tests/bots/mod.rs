@@ -1,47 +1,39 @@
 //! Bots in this process: each in a runtime of its own, so that one can be killed without the others.
 
 mod batches;
+mod life;
 mod loopback;
 mod paper;
+mod webhook;
 mod wire;
 mod world;
 
 use std::{sync::Arc, time::Duration};
 
 use bot::{
-    audit::Redactor,
     chat::{Room, Subject, office::Office},
     config::Secret,
-    halt::Halt,
-    jobs::{JobDesk, NewJob, new_job_id},
-    replicas::{DutyGate, Lead, Member},
-    store::{MessageKey, Parcel, PostgresStore, Store, StoreError},
-    web,
+    jobs::{NewJob, new_job_id},
+    replicas::Lead,
+    store::{MessageKey, PostgresStore, Store, StoreError},
     wording::{Message, Severity},
 };
-use collectors::{Alert, Change};
 use deploy_engine::{
-    job::{
-        Action, Effect, JobEvent, JobId, JobKind, JobResult, JobState, Journal, JournalError,
-        Lease, Step, StepId, share_out,
-    },
-    model::{HostName, Secs, ServiceName},
-    probe::{ProbeContext, ProbeSite},
-    runner::{Context, NoObserver, OpenGate, Runner},
+    job::{Action, Effect, JobId, JobKind, JobResult, Journal, JournalError, Lease, Step, StepId},
+    model::Secs,
     transport::Hosts,
     wire::{Command, Work},
 };
 use lab::postgres::Postgres;
-use tokio::{runtime::Runtime, sync::watch, task::JoinSet};
+use tokio::{runtime::Runtime, sync::watch};
 use tokio_util::sync::CancellationToken;
 
+use life::{Life, Lives, live};
 use paper::Paper;
+pub use webhook::{parcels, post_webhook};
 pub use wire::Wire;
 pub use world::World;
 
-const WEBHOOK: &str = include_str!("../../../collectors/src/testdata/webhook-watchdog.json");
-/// What all bots of these tests have read.
-const MODEL: &str = "m";
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A server for all databases of one test.
@@ -85,100 +77,6 @@ pub struct InProcess {
     lives: watch::Receiver<Lives>,
     stop: CancellationToken,
     wire: Option<Wire>,
-}
-
-/// One life of a bot: as `serve`, it begins anew when it lost the lead or the store.
-#[derive(Clone)]
-struct Life {
-    lead: Lead,
-    desk: JobDesk,
-}
-
-#[derive(Default)]
-struct Lives {
-    /// None until the first has begun.
-    now: Option<Life>,
-    /// Why the ones before ended.
-    over: Vec<String>,
-}
-
-struct NoSite;
-
-impl ProbeSite for NoSite {
-    fn context(&self, _: Option<&ServiceName>, _: &HostName) -> Result<ProbeContext<'_>, String> {
-        Err("there is no site".to_owned())
-    }
-}
-
-/// Begins a life, in tasks that end when it is stopped.
-async fn begin(
-    store: &Store,
-    hosts: &Arc<dyn Hosts>,
-    parts: &mut JoinSet<()>,
-    stop: &CancellationToken,
-) -> Result<Life, StoreError> {
-    let halt = Halt::load(store.clone()).await?;
-    let (lead, desk) = (Lead::stand_by(), JobDesk::new(store.clone(), stop.clone()));
-    let gate = DutyGate {
-        lead: lead.clone(),
-        halt: halt.clone(),
-        then: Arc::new(OpenGate),
-    };
-    desk.set_runner(Runner::new(Context::new(
-        Arc::new(store.clone()),
-        hosts.clone(),
-        Arc::new(NoSite),
-        Arc::new(gate),
-        Arc::new(NoObserver),
-        store.replica().to_owned(),
-    )));
-    let member = Member {
-        store: store.clone(),
-        lead: lead.clone(),
-        halt,
-        desk: desk.clone(),
-        model: MODEL.to_owned(),
-        before: None,
-    };
-    member.begin(parts, stop);
-    let life = Life { lead, desk };
-    let (on_duty, token) = (life.clone(), stop.clone());
-    parts.spawn(async move {
-        let duty = async {
-            on_duty.lead.until_leading().await;
-            // A store that is away again ends this life as well.
-            let _ = on_duty.desk.resume_all().await;
-        };
-        token.run_until_cancelled(duty).await;
-    });
-    Ok(life)
-}
-
-/// One life after another until told to stop, as `serve` does it.
-async fn live(
-    store: Store,
-    hosts: Arc<dyn Hosts>,
-    lives: watch::Sender<Lives>,
-    stop: CancellationToken,
-) {
-    loop {
-        let (mut parts, token) = (JoinSet::new(), stop.child_token());
-        let life = match begin(&store, &hosts, &mut parts, &token).await {
-            Ok(life) => life,
-            Err(_) => {
-                // As the unit does it.
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                continue;
-            }
-        };
-        lives.send_modify(|lives| lives.now = Some(life.clone()));
-        let over = stop.run_until_cancelled(life.lead.until_over()).await;
-        token.cancel();
-        life.desk.rest().await;
-        while parts.join_next().await.is_some() {}
-        let Some(why) = over else { return };
-        lives.send_modify(|lives| lives.over.push(why));
-    }
 }
 
 impl InProcess {
@@ -282,11 +180,6 @@ impl InProcess {
         ])
     }
 
-    /// A job over many hosts, as a deploy makes it.
-    pub fn start_shared(&self, steps: Vec<Step>) -> JobId {
-        self.start_steps(share_out(steps, MODEL)).unwrap()
-    }
-
     pub fn cancel(&self, job: &JobId) {
         self.on(self.life().desk.cancel(job, "alice")).unwrap();
     }
@@ -295,28 +188,6 @@ impl InProcess {
     pub fn is_cancelled(&self, job: &JobId) -> bool {
         let state = self.on(self.life().desk.state(job)).unwrap();
         state.job().is_some_and(|job| job.cancelled_by.is_some())
-    }
-
-    /// The batches of a job, in their order.
-    pub fn batches(&self, job: &JobId) -> Vec<Batch> {
-        let load = async {
-            let mut batches = Vec::new();
-            for (id, driver) in self.store.batches_of(job).await.unwrap() {
-                let events = self.store.load(&id).await.unwrap();
-                let leases = events.iter().filter_map(|(_, event)| match event {
-                    JobEvent::Leased { holder, token } => Some((holder.clone(), *token)),
-                    _ => None,
-                });
-                batches.push(Batch {
-                    leases: leases.collect(),
-                    result: JobState::fold(&events).unwrap().result().cloned(),
-                    driver,
-                    id,
-                });
-            }
-            batches
-        };
-        self.on(load)
     }
 
     fn start_steps(&self, steps: Vec<Step>) -> Result<JobId, JournalError> {
@@ -382,32 +253,6 @@ impl InProcess {
     }
 }
 
-/// One batch, as the store has it.
-#[derive(Debug)]
-pub struct Batch {
-    pub id: JobId,
-    /// Empty: it waits.
-    pub driver: String,
-    /// Who drove it, one after another, each with its token.
-    pub leases: Vec<(String, u64)>,
-    pub result: Option<JobResult>,
-}
-
-impl Batch {
-    /// Who drove it, one after another; a bot that took it up again after a moment without the store counts once.
-    pub fn drivers(&self) -> Vec<&str> {
-        let mut drivers: Vec<&str> = self.leases.iter().map(|(bot, _)| &**bot).collect();
-        drivers.dedup();
-        drivers
-    }
-
-    /// In its job, from 0.
-    pub fn number(&self) -> usize {
-        let (_, number) = self.id.0.rsplit_once('x').unwrap();
-        number.parse().unwrap()
-    }
-}
-
 /// One program on one host.
 pub fn step(number: u32, host: &str, argv: &[&str], needs: &[u32]) -> Step {
     Step {
@@ -435,34 +280,4 @@ pub fn step(number: u32, host: &str, argv: &[&str], needs: &[u32]) -> Step {
         unless: None,
         undo: None,
     }
-}
-
-/// One webhook to a bot's own server. Its status.
-pub async fn post_webhook(store: &Store) -> u16 {
-    let door = web::Door {
-        tokens: web::Tokens::new(&[("am".to_owned(), Secret::new("secret"))]),
-        signers: web::Signers::new(&[]),
-        certified: false,
-        pace: web::WebPace::new(100),
-        redactor: Redactor::default(),
-    };
-    let (web, committing) = web::Web::new(store.clone(), door, Arc::default(), Arc::default());
-    tokio::spawn(committing);
-    let listener = web::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let url = format!("http://{}/v1/alertmanager", listener.local_addr().unwrap());
-    let stop = CancellationToken::new();
-    let serving = tokio::spawn(web::serve(listener, None, web, stop.clone()));
-    let request = reqwest::Client::new().post(url).bearer_auth("secret");
-    let response = request.body(WEBHOOK).send().await.unwrap();
-    stop.cancel();
-    serving.await.unwrap().unwrap();
-    response.status().as_u16()
-}
-
-/// What is in parcels.
-pub fn parcels(parcels: &[Parcel]) -> Vec<(Alert, Change)> {
-    let batch = |parcel: &Parcel| -> Vec<(Alert, Change)> {
-        serde_json::from_value(parcel.body.clone()).unwrap()
-    };
-    parcels.iter().flat_map(batch).collect()
 }
