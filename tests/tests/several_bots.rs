@@ -39,6 +39,7 @@ fn a_killed_leader_is_replaced_within_ten_seconds_and_nothing_is_done_twice() {
         until("the first step to run", || world.runs("slow"));
         let first = world.newest_token();
         assert!(!two.lead().leads());
+        assert!(!world.asked("h1"), "a new job goes straight on");
         // At any point of a beat.
         std::thread::sleep(Duration::from_millis(97 * run as u64));
 
@@ -48,6 +49,7 @@ fn a_killed_leader_is_replaced_within_ten_seconds_and_nothing_is_done_twice() {
         let took = world.first_contact(first).duration_since(killed);
         times.push(took);
         assert_eq!(world.executed("slow"), 1, "it was attached to");
+        assert!(world.asked("h1"), "reached before the job was taken up");
 
         world.release();
         assert_eq!(two.until_finished(&job), JobResult::Succeeded);
