@@ -1,6 +1,9 @@
 //! `halt`: nothing new starts until `resume`. Kept in the store, so a restart does not end it.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Instant,
+};
 
 use async_trait::async_trait;
 use deploy_engine::{
@@ -37,6 +40,8 @@ impl std::fmt::Display for Halted {
 pub struct Halt {
     store: Store,
     now: Arc<RwLock<Option<Halted>>>,
+    /// When the last look at a shared store began.
+    looked: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }
 
 impl Halt {
@@ -45,10 +50,12 @@ impl Halt {
     /// # Errors
     /// The store's, or words in it that cannot be read: then nobody knows whether work may go on.
     pub async fn load(store: Store) -> Result<Self, StoreError> {
+        let store = store.vital();
         let now = stored(&store).await?;
         Ok(Self {
             store,
             now: Arc::new(RwLock::new(now)),
+            looked: Arc::default(),
         })
     }
 
@@ -64,9 +71,19 @@ impl Halt {
     /// # Errors
     /// The store's: then nobody knows whether work may go on.
     pub async fn look(&self) -> Result<(), StoreError> {
-        if self.store.is_shared() {
-            self.set(stored(&self.store).await?);
+        if !self.store.is_shared() {
+            return Ok(());
         }
+        // Every step that is about to begin asks; hundreds at once would take all connections. One look serves all who came
+        // before it began.
+        let came = Instant::now();
+        let mut looked = self.looked.lock().await;
+        if looked.is_some_and(|began| began >= came) {
+            return Ok(());
+        }
+        let began = Instant::now();
+        self.set(stored(&self.store).await?);
+        *looked = Some(began);
         Ok(())
     }
 

@@ -38,7 +38,8 @@ fn a_killed_leader_is_replaced_within_ten_seconds_and_nothing_is_done_twice() {
         let job = one.start_job();
         until("the first step to run", || world.runs("slow"));
         let first = world.newest_token();
-        assert!(!two.lead.leads());
+        assert!(!two.lead().leads());
+        assert!(!world.asked("h1"), "a new job goes straight on");
         // At any point of a beat.
         std::thread::sleep(Duration::from_millis(97 * run as u64));
 
@@ -48,12 +49,13 @@ fn a_killed_leader_is_replaced_within_ten_seconds_and_nothing_is_done_twice() {
         let took = world.first_contact(first).duration_since(killed);
         times.push(took);
         assert_eq!(world.executed("slow"), 1, "it was attached to");
+        assert!(world.asked("h1"), "reached before the job was taken up");
 
         world.release();
         assert_eq!(two.until_finished(&job), JobResult::Succeeded);
         let counts = (world.executed("slow"), world.executed("fast"));
         assert_eq!(counts, (1, 1), "run {run}");
-        let Standing::Leads { from, .. } = two.lead.state().standing else {
+        let Standing::Leads { from, .. } = two.lead().state().standing else {
             panic!("it leads")
         };
         assert!(from.is_some(), "it knows whom it replaced");
@@ -111,11 +113,11 @@ fn a_leader_that_is_cut_off_begins_nothing_and_is_refused_afterwards() {
 
     // Its network to the store is gone, the one to the hosts is not.
     one.wire().cut(true);
-    until("it to notice", || match one.lead.may_act() {
+    until("it to notice", || match one.lead().may_act() {
         Err(_) => Ok(()),
         Ok(()) => Err("it thinks that it leads".to_owned()),
     });
-    assert!(!two.lead.leads(), "it stopped before another one began");
+    assert!(!two.lead().leads(), "it stopped before another one began");
     until("another bot at the host", || world.contact_after(old.token));
     two.until_leading();
     // It wants to go on: the host has seen a newer token.
@@ -153,12 +155,12 @@ fn without_the_store_nothing_is_begun_words_wait_and_all_goes_on_when_it_is_back
     until("the first step to run", || world.runs("slow"));
 
     bench.postgres.kill();
-    until("it to notice", || match one.lead.may_act() {
+    until("it to notice", || match one.lead().may_act() {
         Err(_) => Ok(()),
         Ok(()) => Err("it thinks that it leads".to_owned()),
     });
     until("it to know since when", || {
-        one.lead.state().away.ok_or("it does not".to_owned())
+        one.lead().state().away.ok_or("it does not".to_owned())
     });
     // Words wait, bounded; the newest of each message win.
     for text in ["first", "second"] {
@@ -185,10 +187,8 @@ fn without_the_store_nothing_is_begun_words_wait_and_all_goes_on_when_it_is_back
     assert!(why.contains("the store was away"), "{why}");
     one.on(one.office.catch_up()).unwrap();
     assert_eq!(one.wanted("incident:i1").as_deref(), Some("third"));
-    // It begins anew, as a crash would have it: the job goes on where it stands.
-    one.stop();
-    let again = InProcess::start(&bench, &database, &world, Way::Straight);
-    assert_eq!(again.until_finished(&job), JobResult::Succeeded);
+    // It has begun anew, as after a crash: the job goes on where it stands.
+    assert_eq!(one.until_finished(&job), JobResult::Succeeded);
     assert_eq!((world.executed("slow"), world.executed("fast")), (1, 1));
 }
 
@@ -223,4 +223,25 @@ fn a_job_that_nobody_knows_has_no_driver() {
     let one = InProcess::start(&bench, &database, &world, Way::Straight);
     let unknown = one.on(one.store.driver(&JobId("none".into())));
     assert_eq!(unknown.unwrap(), None);
+}
+
+#[test]
+fn a_last_word_of_a_bot_that_was_replaced_does_not_end_a_job() {
+    let bench = Bench::new();
+    let (world, database) = bench.fresh();
+    let one = InProcess::start(&bench, &database, &world, Way::Straight);
+    one.until_leading();
+    let job = one.start_job();
+    until("the first step to run", || world.runs("slow"));
+    // It was on its way while the bot that leads read the journal.
+    let word = JobEvent::Held {
+        until: None,
+        why: "this bot stands by".into(),
+    };
+    let (length, now) = (one.length(&job), Timestamp::now());
+    one.on(one.store.append(&job, length, now, &word)).unwrap();
+    world.release();
+    assert_eq!(one.until_finished(&job), JobResult::Succeeded);
+    assert_eq!((world.executed("slow"), world.executed("fast")), (1, 1));
+    assert_eq!(one.over(), Vec::<String>::new());
 }

@@ -11,11 +11,13 @@ use async_trait::async_trait;
 use bot::{
     config::Secret,
     store::{
-        PostgresStore, Store,
+        Folded, PostgresStore, Store,
         conformance::{CASES, Place},
     },
 };
+use deploy_engine::job::{JobEvent, JobId, JobKind, Journal, LeaseError};
 use futures::FutureExt;
+use jiff::Timestamp;
 use lab::postgres::Postgres;
 
 /// A database of its own in a cluster that goes with the last of them.
@@ -109,6 +111,72 @@ async fn a_wrong_password_is_refused_and_not_shown() {
     assert!(!text.contains("hush-hush"), "{text}");
     let store = place.open().await;
     assert!(!format!("{store:?}").contains(place.postgres.password()));
+}
+
+#[tokio::test]
+async fn a_lease_is_for_the_bot_that_drives_the_job() {
+    let place = alone();
+    let (one, two) = (place.open_as("bot1").await, place.open_as("bot2").await);
+    let (job, at) = (JobId("j1".into()), Timestamp::now());
+    let created = JobEvent::Created {
+        kind: JobKind::Deploy {
+            plan_digest: "d1".into(),
+        },
+        title: "deploy".into(),
+        requested_by: "alice".into(),
+        scope: "site:demo".into(),
+        steps: vec![],
+    };
+    one.create(&job, at, &created).await.unwrap();
+    let lease = async |store: &Store| store.acquire("site:demo", "bot", &job, at).await;
+    assert!(matches!(lease(&two).await, Err(LeaseError::Lost { .. })));
+    let first = lease(&one).await.unwrap();
+    assert_eq!(
+        two.take_jobs("bot1", 9).await.unwrap(),
+        std::slice::from_ref(&job)
+    );
+    let second = lease(&two).await.unwrap();
+    assert!(second.token > first.token);
+    // The first was away meanwhile, and wants to go on.
+    assert!(matches!(lease(&one).await, Err(LeaseError::Lost { .. })));
+    assert_eq!(one.leases().await.unwrap()[0].lease, second);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bot_whose_connections_are_all_at_work_still_says_that_it_lives() {
+    let place = alone();
+    let busy = place.open_as("bot1").await;
+    let nothing = || Folded {
+        changed: vec![],
+        parcel: None,
+        answer: (),
+    };
+    // One holds the lock on alerts until it is told; many want it.
+    let (entered, inside) = tokio::sync::oneshot::channel();
+    let (release, released) = std::sync::mpsc::channel();
+    let holding = busy.clone();
+    // On a thread of its own: it blocks it.
+    let holder = tokio::task::spawn_blocking(move || {
+        let hold = move |_| {
+            entered.send(()).unwrap();
+            released.recv().unwrap();
+            nothing()
+        };
+        tokio::runtime::Handle::current().block_on(holding.fold_alerts(&[], hold))
+    });
+    inside.await.unwrap();
+    let many = (0..40).map(|_| busy.fold_alerts(&[], |_| nothing()));
+    let mut many = std::pin::pin!(futures::future::join_all(many));
+    assert!(futures::poll!(&mut many).is_pending());
+    let vital = busy.vital();
+    let beat = vital.beat("host", Timestamp::now());
+    let said = tokio::time::timeout(std::time::Duration::from_secs(2), beat).await;
+    release.send(()).unwrap();
+    said.unwrap().unwrap();
+    holder.await.unwrap().unwrap();
+    // They had to wait for their turn, and the database was there all the time.
+    assert!(many.await.into_iter().all(|folded| folded.is_ok()));
+    assert_eq!(busy.troubles(), 0);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! `plan`, `deploy`, `redeploy`, `remove`: a plan, its digest, and the request to approve it.
 
 use deploy_engine::{
-    job::{Action, JobKind, scopes_conflict},
+    job::{Action, JobKind, Step, is_batch, scopes_conflict, share_out},
     model::ServiceName,
     plan::{Goal, Plan, prepare},
 };
@@ -17,6 +17,7 @@ use crate::{
     command::Target,
     heal,
     jobs::{self, NewJob},
+    replicas,
     store::{Approval, ApprovalState, Repair},
     wording::{Message, Severity, Tone},
 };
@@ -199,7 +200,7 @@ impl Bot {
             title: title.clone(),
             requested_by: requested_by.to_owned(),
             scope: format!("site:{}", self.model.site.name),
-            steps: plan.steps.clone(),
+            steps: self.shared_out(&plan.steps),
         };
         if let Goal::Service(service) = &plan.goal {
             self.charge(&job, service, plan).await?;
@@ -222,6 +223,14 @@ impl Bot {
             follow: Some(id),
             ..Answer::new(message).with(data)
         })
+    }
+
+    /// Where there are other bots, they get a share of what concerns many hosts.
+    fn shared_out(&self, steps: &[Step]) -> Vec<Step> {
+        match self.store.is_shared() {
+            true => share_out(steps.to_vec(), &replicas::model_digest(&self.model)),
+            false => steps.to_vec(),
+        }
     }
 
     /// People and automation share one budget: who redeploys a service has restarted the same thing (gate G7). Charged before the
@@ -260,10 +269,10 @@ impl Bot {
     /// A deploy and anything else on the same hosts exclude each other; the lease says so too, but later.
     async fn refuse_if_busy(&self, scope: &str) -> Result<(), Answer> {
         let leases = self.store.leases().await?;
-        match leases
-            .iter()
-            .find(|record| scopes_conflict(&record.lease.scope, scope))
-        {
+        match leases.iter().find(|record| {
+            // A batch that outlived its job keeps the next one back as well.
+            scopes_conflict(&record.lease.scope, scope) || is_batch(&record.lease.scope)
+        }) {
             None => Ok(()),
             Some(record) => {
                 let job = jobs::short_id(&record.lease.job);

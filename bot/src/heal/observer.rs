@@ -24,7 +24,11 @@ impl JobObserver for HealObserver {
         {
             healer.proof_started(incident, job);
         }
-        if let (JobEvent::Finished { .. }, Some(healer)) = (event, self.ear.get()) {
+        // Of a batch the job tells that it is a part of.
+        let whole = state
+            .job()
+            .is_some_and(|job| !matches!(job.kind, JobKind::Batch { .. }));
+        if whole && let (JobEvent::Finished { .. }, Some(healer)) = (event, self.ear.get()) {
             healer.job_finished(job);
         }
         self.then.event(job, state, event);

@@ -1,5 +1,6 @@
 //! Jobs in the bot: started, watched, told of. The engine's runner drives them.
 
+mod driving;
 mod projector;
 mod wording;
 
@@ -47,6 +48,8 @@ struct Inner {
     ended: Mutex<HashMap<JobId, watch::Sender<Option<Ended>>>>,
     /// Told whenever a job has come to rest.
     rested: Notify,
+    /// Told whenever one has finished.
+    finished: Notify,
     stop: CancellationToken,
 }
 
@@ -58,6 +61,7 @@ impl JobDesk {
                 runner: OnceLock::new(),
                 ended: Mutex::default(),
                 rested: Notify::new(),
+                finished: Notify::new(),
                 stop,
             }),
         }
@@ -113,58 +117,9 @@ impl JobDesk {
         };
         for id in &unfinished {
             tracing::info!(job = %id, "taking up an unfinished job");
-            self.drive(id);
+            self.take_up(id);
         }
         Ok(unfinished)
-    }
-
-    /// Drives a job of the journal; does nothing when it is being driven.
-    pub fn drive(&self, id: &JobId) {
-        {
-            let mut ended = self.ended();
-            if ended.contains_key(id) {
-                return;
-            }
-            ended.insert(id.clone(), watch::Sender::new(None));
-        }
-        let (desk, id) = (self.clone(), id.clone());
-        tokio::spawn(async move {
-            let how = tokio::select! {
-                how = desk.run(&id) => how,
-                () = desk.inner.stop.cancelled() => {
-                    desk.settle(&id, Ended::Interrupted("the bot stops".to_owned()));
-                    return;
-                }
-                // Not driven on when it is back, for it will not be: the next process takes it up.
-                why = desk.inner.store.until_failed() => {
-                    desk.settle(&id, Ended::Interrupted(why));
-                    return;
-                }
-            };
-            let how = match how {
-                Ok(result) => Ended::Finished(result),
-                Err(error) => {
-                    tracing::error!(job = %id, %error, "a job is not driven any more");
-                    Ended::Interrupted(error.to_string())
-                }
-            };
-            desk.settle(&id, how);
-        });
-    }
-
-    /// Among several bots a job may be another one's by the time the store is back: whoever leads takes up what is its own.
-    async fn run(&self, id: &JobId) -> Result<JobResult, RunError> {
-        match self.inner.store.is_shared() {
-            true => self.runner().run(id).await,
-            false => self.runner().run_on(id).await,
-        }
-    }
-
-    fn settle(&self, id: &JobId, how: Ended) {
-        if let Some(sender) = self.ended().remove(id) {
-            sender.send_replace(Some(how));
-        }
-        self.inner.rested.notify_waiters();
     }
 
     /// Waits until a job has come to rest.
@@ -200,6 +155,11 @@ impl JobDesk {
             .store
             .put_in_order(ROOMS_SPACE, &id.0, &names.join(" "))
             .await
+    }
+
+    /// Waits until some job has finished after now.
+    pub fn finished(&self) -> impl Future<Output = ()> + use<'_> {
+        self.inner.finished.notified()
     }
 
     /// Waits until no job is driven any more; call after stopping.

@@ -1,10 +1,10 @@
-//! Before each step: does this bot lead, and did anybody say `halt` to any bot?
+//! Before each step: does this bot lead (or live, for a step of a batch), and did anybody say `halt` to any bot?
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use deploy_engine::{
-    job::{JobId, JobState, Step},
+    job::{Job, JobId, JobKind, JobState, Step},
     runner::{GateVerdict, StepGate},
 };
 use jiff::Timestamp;
@@ -19,9 +19,14 @@ pub struct DutyGate {
 }
 
 impl DutyGate {
-    async fn hold(&self) -> Option<GateVerdict> {
+    async fn hold(&self, job: &JobState) -> Option<GateVerdict> {
         let hold = |why| GateVerdict::Hold { until: None, why };
-        if let Err(why) = self.lead.may_act() {
+        let is_batch = |job: &Job| matches!(job.kind, JobKind::Batch { .. });
+        let may = match job.job().is_some_and(is_batch) {
+            true => self.lead.may_help(),
+            false => self.lead.may_act(),
+        };
+        if let Err(why) = may {
             return Some(hold(why));
         }
         // Another bot may have been told to stop everything.
@@ -35,7 +40,7 @@ impl DutyGate {
 #[async_trait]
 impl StepGate for DutyGate {
     async fn before(&self, id: &JobId, job: &JobState, step: &Step, now: Timestamp) -> GateVerdict {
-        match self.hold().await {
+        match self.hold(job).await {
             Some(hold) => hold,
             None => self.then.before(id, job, step, now).await,
         }
@@ -48,7 +53,7 @@ impl StepGate for DutyGate {
         step: &Step,
         now: Timestamp,
     ) -> GateVerdict {
-        match self.hold().await {
+        match self.hold(job).await {
             Some(hold) => hold,
             None => self.then.before_undo(id, job, step, now).await,
         }

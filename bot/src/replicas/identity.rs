@@ -2,6 +2,7 @@
 
 use std::{fs, io, path::Path};
 
+use deploy_engine::model::Model;
 use sha2::{Digest, Sha256};
 
 use crate::store::{Store, StoreError};
@@ -70,6 +71,17 @@ pub async fn same_secrets<'a>(
     }
 }
 
+/// A digest of what steps are made of and judged by: hosts with their addresses, and services with their settings. Not of where
+/// files lie, which may differ from bot to bot.
+pub fn model_digest(model: &Model) -> String {
+    let site = &model.site;
+    let told = format!(
+        "{}\n{}\n{}\n{:?}\n{:?}",
+        site.name, site.ssh.user, site.ssh.port, site.hosts, model.services
+    );
+    digest("model", &told)
+}
+
 fn digest(name: &str, value: &str) -> String {
     let digest = Sha256::digest(format!("nightshift\n{name}\n{value}").as_bytes());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -87,6 +99,24 @@ mod tests {
         let second = identify(dir.path()).unwrap();
         assert_eq!(second.before, Some(first.id.clone()));
         assert_ne!(first.id, second.id);
+    }
+
+    #[test]
+    fn bots_have_read_the_same_wherever_their_files_lie_and_not_with_another_address_or_setting() {
+        let digest = |address: &str, size: u32| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("site.yaml");
+            let text = format!(
+                "site: demo\nssh: {{identity: key, known_hosts: known}}\nhosts: {{a: {{address: {address}}}}}\n\
+                 services: {{memcached: {{on: a, settings: {{memory_megabytes: {size}}}}}}}\n"
+            );
+            fs::write(&path, text).unwrap();
+            model_digest(&Model::load(&path, &[]).unwrap_or_else(|errors| panic!("{errors}")))
+        };
+        let one = digest("10.0.0.1", 64);
+        assert_eq!(one, digest("10.0.0.1", 64));
+        assert_ne!(one, digest("10.0.0.2", 64));
+        assert_ne!(one, digest("10.0.0.1", 65));
     }
 
     #[tokio::test]

@@ -43,6 +43,7 @@ impl Keeper {
         before: Option<String>,
         jobs: mpsc::Sender<Vec<JobId>>,
     ) -> Self {
+        let store = store.vital();
         let troubles = store.troubles();
         Self {
             store,
@@ -93,6 +94,7 @@ impl Keeper {
 
     async fn beat(&mut self, now: Instant) -> Result<(), StoreError> {
         self.store.beat(&self.host, Timestamp::now()).await?;
+        self.lead.change(|state| state.beaten = Some(now));
         match self.lead.state().standing {
             Standing::Leads { token, from, .. } => self.keep(token, from, now).await?,
             _ => self.look(now).await?,
@@ -109,11 +111,18 @@ impl Keeper {
                 self.store.forget_replica(&bot.id).await?;
             }
         }
-        self.take_jobs().await
+        let freed = self.store.free_batches().await?;
+        if !freed.is_empty() {
+            tracing::warn!(batches = freed.len(), "batches wait for another bot");
+        }
+        let jobs = self.take_jobs().await?;
+        self.drive(jobs);
+        Ok(())
     }
 
-    /// The leader drives every job: what another bot was driving it does not drive any more.
-    async fn take_jobs(&mut self) -> Result<(), StoreError> {
+    /// The leader drives every job but batches: what another bot was driving it does not drive any more.
+    async fn take_jobs(&self) -> Result<Vec<JobId>, StoreError> {
+        let mut taken = Vec::new();
         for driver in self.store.drivers().await? {
             if driver == self.store.replica() {
                 continue;
@@ -121,11 +130,17 @@ impl Keeper {
             let jobs = self.store.take_jobs(&driver, JOBS_AT_ONCE).await?;
             if !jobs.is_empty() {
                 tracing::warn!(from = driver, jobs = jobs.len(), "jobs are taken over");
-                // Full: they are this bot's by now, and found among its own when it is on duty.
-                let _ = self.jobs.try_send(jobs);
             }
+            taken.extend(jobs);
         }
-        Ok(())
+        Ok(taken)
+    }
+
+    fn drive(&self, jobs: Vec<JobId>) {
+        if !jobs.is_empty() {
+            // Full: they are this bot's by now, and found among its own when it is on duty.
+            let _ = self.jobs.try_send(jobs);
+        }
     }
 
     async fn keep(
@@ -140,14 +155,9 @@ impl Keeper {
             }
         } else if self.store.troubles() != self.troubles {
             // Something could not be recorded, and nobody remembers it but what runs now.
-            let why = match self.lead.state().away {
-                Some(since) => {
-                    let length = Timestamp::now().duration_since(since);
-                    format!("the store was away for {}", duration(length))
-                }
-                None => "the store was away for a moment".to_owned(),
-            };
-            Standing::Over { why }
+            Standing::Over {
+                why: self.was_away(),
+            }
         } else {
             Standing::Leads {
                 token,
@@ -162,6 +172,19 @@ impl Keeper {
         Ok(())
     }
 
+    fn was_away(&self) -> String {
+        let length = match self.lead.state().away {
+            Some(since) => duration(Timestamp::now().duration_since(since)),
+            None => "a moment".to_owned(),
+        };
+        let found = self.store.last_trouble();
+        let found = found.map(|found| format!(" ({found})"));
+        format!(
+            "the store was away for {length}{}",
+            found.unwrap_or_default()
+        )
+    }
+
     async fn look(&mut self, now: Instant) -> Result<(), StoreError> {
         let seen = self.store.leadership().await?;
         let count = seen.as_ref().map(|seen| (name_of(seen), seen.beat));
@@ -173,6 +196,12 @@ impl Keeper {
         let taken = match free {
             true => self.store.lead(seen.as_ref()).await?,
             false => None,
+        };
+        // Before anybody hears that this bot leads: only the driver of a job gets its lease. If it fails, the lead is taken again
+        // with the next beat.
+        let jobs = match taken {
+            Some(_) => self.take_jobs().await?,
+            None => vec![],
         };
         let standing = match taken {
             Some(token) => {
@@ -190,6 +219,7 @@ impl Keeper {
             },
         };
         self.lead.change(|state| state.standing = standing);
+        self.drive(jobs);
         Ok(())
     }
 

@@ -1,14 +1,17 @@
 //! One bot of several: which one leads, and what the others may do meanwhile.
 //!
-//! Any bot takes alerts and answers questions. One leads: it decides, drives jobs, and speaks in the chats. A bot says that it
+//! Any bot takes alerts and answers questions. One leads: it decides, drives jobs, and speaks in the chats. Batches of large jobs
+//! are driven by any bot that lives (`hands`). A bot says that it
 //! lives by counting up in the store; whoever sees a leader's count stand still for long enough *by its own clock* takes the lead
 //! with a compare-and-swap. No two clocks are compared. A leader that cannot say so for [`LEAD_LIMIT`] begins nothing any more,
 //! and does so before anybody else may think it dead. What it began goes on on its hosts; there and in the journal its lease's
 //! older token and its journal's length are refused once another bot has taken the job up.
 
 mod gate;
+mod hands;
 mod identity;
 mod keeper;
+mod member;
 mod watch;
 
 use std::{
@@ -20,8 +23,11 @@ use jiff::Timestamp;
 use tokio::sync::watch::{Receiver, Sender};
 
 pub use gate::DutyGate;
-pub use identity::{Identified, host_name, identify, same_secrets};
-pub use keeper::Keeper;
+pub use hands::BATCHES_AT_ONCE;
+use hands::Hands;
+pub use identity::{Identified, host_name, identify, model_digest, same_secrets};
+use keeper::Keeper;
+pub use member::Member;
 
 /// How often a bot says that it lives, and looks at the others.
 pub const BEAT: Duration = Duration::from_secs(1);
@@ -55,6 +61,8 @@ pub struct State {
     pub standing: Standing,
     /// Since when the store does not answer.
     pub away: Option<Timestamp>,
+    /// When the store last heard that this bot lives, measured before it was told.
+    pub beaten: Option<Instant>,
 }
 
 impl State {
@@ -82,6 +90,23 @@ impl State {
             Standing::Over { why } => Err(format!("this bot begins anew: {why}")),
         }
     }
+
+    /// May a step of a batch be begun, which a bot also does that stands by? Pure. What it drives is given to another when
+    /// nobody has heard of it for [`DEAD_AFTER`].
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn may_help(&self, now: Instant) -> Result<(), String> {
+        match (&self.standing, self.beaten) {
+            (Standing::Alone, _) => Ok(()),
+            (Standing::Over { why }, _) => Err(format!("this bot begins anew: {why}")),
+            (_, Some(at)) if now.saturating_duration_since(at) < LEAD_LIMIT => Ok(()),
+            (_, _) => Err(format!(
+                "the store has not heard of this bot for {} s",
+                LEAD_LIMIT.as_secs()
+            )),
+        }
+    }
 }
 
 /// What this bot is, for all its parts. Cheap to clone.
@@ -102,6 +127,7 @@ impl Lead {
         let state = State {
             standing,
             away: None,
+            beaten: None,
         };
         Self(Arc::new(Sender::new(state)))
     }
@@ -116,6 +142,14 @@ impl Lead {
     /// Why not, for people.
     pub fn may_act(&self) -> Result<(), String> {
         self.0.borrow().may_act(Instant::now())
+    }
+
+    /// May a step of a batch be begun now?
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn may_help(&self) -> Result<(), String> {
+        self.0.borrow().may_help(Instant::now())
     }
 
     /// Is it this bot that speaks and decides?
@@ -169,7 +203,33 @@ mod tests {
         State {
             standing,
             away: None,
+            beaten: None,
         }
+    }
+
+    #[test]
+    fn a_bot_helps_as_long_as_it_is_heard_of_before_others_think_it_dead() {
+        let beaten = Instant::now();
+        let stands_by = State {
+            beaten: Some(beaten),
+            ..state(Standing::StandBy { leader: None })
+        };
+        let after = |limit: Duration| stands_by.may_help(beaten + limit);
+        assert_eq!(after(LEAD_LIMIT - Duration::from_millis(1)), Ok(()));
+        let why = after(LEAD_LIMIT).unwrap_err();
+        assert!(why.contains("has not heard of this bot for 3 s"), "{why}");
+        // Never heard of, or to begin anew: no.
+        assert!(
+            state(Standing::StandBy { leader: None })
+                .may_help(beaten)
+                .is_err()
+        );
+        let over = State {
+            standing: Standing::Over { why: "x".into() },
+            ..stands_by
+        };
+        assert!(over.may_help(beaten).is_err());
+        assert_eq!(state(Standing::Alone).may_help(beaten), Ok(()));
     }
 
     #[test]

@@ -55,7 +55,9 @@ async fn round(store: &Store, pending: &Pending, figures: &Figures) -> Result<bo
             figures.heard_elsewhere(&alert.source, parcel.at);
         }
         pending.put(batch);
-        store.inbox_heard(parcel.id).await?;
+        if !store.inbox_heard(parcel.id).await? {
+            return Ok(false);
+        }
     }
     Ok(!parcels.is_empty())
 }

@@ -25,14 +25,12 @@ use crate::{
     control, heal as healer_shell,
     heartbeat::Heart,
     leases,
-    replicas::{self, Keeper, Lead, Standing},
+    replicas::{self, Lead, Member, Standing},
     web,
     wording::{Message, Severity},
 };
 use assemble::{Assembled, Ground, assemble, ground};
 
-/// Times that jobs are taken from other bots, and wait to be driven; each beat makes at most one.
-const TAKEN: usize = 64;
 /// Words of people that wait to be handled.
 const INBOX: usize = 256;
 /// Commands handled at once; most wait for hosts.
@@ -75,11 +73,19 @@ pub async fn run(config: &Path, console: bool, json_log: bool) -> Outcome {
 /// One life after another until told to stop. Whoever lost the lead or the store begins anew, as after a crash: what is written
 /// down is all that counts.
 async fn lives(ground: &Ground, console: Option<Arc<Console>>) -> Result<(), String> {
+    let told = told_to_stop(console.is_some());
     let mut before = None;
     let ended = loop {
-        match serve(ground, console.clone(), before.take()).await {
+        let troubles = ground.store.troubles();
+        match serve(ground, console.clone(), before.take(), &told).await {
             Ok(End::Told) => break Ok(()),
             Ok(End::Anew { why }) => before = Some(why),
+            // The store was away again before this life was complete.
+            Err(why) if ground.store.troubles() != troubles => {
+                tracing::warn!(why, "begins anew");
+                before = Some(why);
+                tokio::time::sleep(replicas::BEAT).await;
+            }
             Err(why) => break Err(why),
         }
     };
@@ -107,6 +113,7 @@ async fn serve(
     ground: &Ground,
     console: Option<Arc<Console>>,
     before: Option<String>,
+    told: &CancellationToken,
 ) -> Result<End, String> {
     let config = &ground.loaded.config;
     let stop = CancellationToken::new();
@@ -159,8 +166,17 @@ async fn serve(
     parts.spawn(async move { ended("control socket", control::serve(of, &dir, token).await) });
     let (senses, token) = (bot.senses.clone(), stop.clone());
     parts.spawn(async move { senses.watch(token).await });
+    let member = Member {
+        store: bot.store.clone(),
+        lead: lead.clone(),
+        halt: bot.halt.clone(),
+        desk: bot.jobs.clone(),
+        model: replicas::model_digest(&bot.model),
+        before: ground.before.clone(),
+    };
+    member.begin(&mut parts, &stop);
     if bot.store.is_shared() {
-        among_others(&bot, ground.before.clone(), &mut parts, &stop);
+        parts.spawn(tell_away(bot.clone(), stop.clone()));
     }
     let duty = async {
         let standing = lead.until_leading().await;
@@ -183,7 +199,7 @@ async fn serve(
     };
     let how = tokio::select! {
         told = duty => told,
-        () = signalled(console.is_some()) => Ok(End::Told),
+        () = told.cancelled() => Ok(End::Told),
         why = lead.until_over() => Ok(End::Anew { why }),
         // Not anew within this process: only a new one reads what the disk has.
         why = bot.store.until_failed() => Err(format!("the store cannot be written any more, so the bot ends: {why}")),
@@ -267,26 +283,6 @@ async fn on_duty(
     parts.spawn(hear_alerts(bot_, duty.pending, duty.figures, token));
     parts.spawn(heal(duty.healer, stop.clone()));
     Ok(listen(bot, duty.adapters, duty.console, parts, stop))
-}
-
-/// What a bot does beside its duty where there are several.
-fn among_others(
-    bot: &Arc<Bot>,
-    before: Option<String>,
-    parts: &mut JoinSet<()>,
-    stop: &CancellationToken,
-) {
-    let (send, mut taken) = mpsc::channel(TAKEN);
-    let (store, lead, halt) = (bot.store.clone(), bot.lead.clone(), bot.halt.clone());
-    let keeper = Keeper::new(store, lead, halt, replicas::host_name(), before, send);
-    parts.spawn(keeper.run(stop.clone()));
-    let (desk, token) = (bot.jobs.clone(), stop.clone());
-    parts.spawn(async move {
-        while let Some(Some(jobs)) = token.run_until_cancelled(taken.recv()).await {
-            jobs.iter().for_each(|job| desk.drive(job));
-        }
-    });
-    parts.spawn(tell_away(bot.clone(), stop.clone()));
 }
 
 /// Says once in each life that the store is away; it cannot be said through the store.
@@ -407,6 +403,17 @@ async fn handle_all(bot: Arc<Bot>, mut heard: mpsc::Receiver<Incoming>, stop: Ca
             drop(place);
         });
     }
+}
+
+/// Cancelled when a signal says so. Over all lives: a signal between two of them is not lost.
+fn told_to_stop(console: bool) -> CancellationToken {
+    let told = CancellationToken::new();
+    let token = told.clone();
+    tokio::spawn(async move {
+        signalled(console).await;
+        token.cancel();
+    });
+    told
 }
 
 /// At a terminal ^C belongs to the console.

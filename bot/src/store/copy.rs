@@ -104,7 +104,7 @@ macro_rules! table {
 /// `messages.claimed_…`), and `inbox`, whose alerts are in `alerts`.
 const TABLES: &[Table] = &[
     table!("jobs" by "id": id text, kind text, title text, scope text, requested_by text, created_at int, finished_at int,
-        result text, length int),
+        result text, length int, batch_of text, batch_model text, cancel_by text),
     table!("job_events" by "job, position": job text, position int, at int, event text),
     table!("tokens" by "scope": scope text, last int),
     table!("leases" by "scope": scope text, token int, holder text, job text, acquired_at int, renewed_at int),

@@ -4,31 +4,19 @@
 //! still true when it commits. In SQLite that is the whole file (`BEGIN IMMEDIATE`); in PostgreSQL an advisory lock, under
 //! `READ COMMITTED`, where each statement sees everything that was committed before the lock was had.
 
-use std::{
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
-
 use futures::TryStreamExt;
 use sqlx::{
-    AssertSqlSafe, Either, Executor, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection,
-    SqlitePool, Transaction, pool::PoolConnection, postgres::PgRow, sqlite::SqliteRow,
+    Either, Executor, PgConnection, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    postgres::PgRow, sqlite::SqliteRow,
 };
 
 use super::{
     StoreError,
     error::{Meaning, doing, meaning},
+    pg::{Pg, PgTx},
     postgres::CHANNEL,
     wal::Wal,
 };
-
-/// How long a bot waits for the answer to one statement of PostgreSQL: statements take milliseconds, and the server's own
-/// limit is shorter. Past this the network hangs, and waiting longer would only hide it.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// A query in the words of both databases; the same words wherever they agree.
 #[derive(Clone, Copy)]
@@ -150,12 +138,9 @@ pub(super) enum Lock<'a> {
     Copy,
 }
 
-/// Separates our advisory locks from those of others in the same database ("nigh").
-const LOCK_CLASS: i32 = 0x6e69_6768;
-
 impl Lock<'_> {
     /// The second key of the advisory lock. Two approvals that share one only wait for each other.
-    fn key(self) -> Option<i32> {
+    pub fn key(self) -> Option<i32> {
         match self {
             Self::Rows => None,
             Self::Alerts => Some(1),
@@ -249,74 +234,8 @@ impl Db {
                 readers.close().await;
                 writer.close().await;
             }
-            Self::Postgres(pg) => pg.pool.close().await,
+            Self::Postgres(pg) => pg.close().await,
         }
-    }
-}
-
-/// The pool of one bot.
-#[derive(Clone)]
-pub(super) struct Pg {
-    pool: PgPool,
-    /// How often the database was away when something was asked of it.
-    troubles: Arc<AtomicU64>,
-}
-
-impl Pg {
-    pub fn new(pool: PgPool) -> Self {
-        Self {
-            pool,
-            troubles: Arc::default(),
-        }
-    }
-
-    pub fn troubles(&self) -> u64 {
-        self.troubles.load(Ordering::SeqCst)
-    }
-
-    async fn one(
-        &self,
-        what: &'static str,
-        sql: &'static str,
-        values: Vec<Value>,
-    ) -> Result<Done, StoreError> {
-        let mut connection = self.acquire(what).await?;
-        let done = on_postgres(&mut connection, sql, values);
-        let done = self.answered(what, done).await;
-        if matches!(&done, Err(error) if error.is_away()) {
-            // It hangs, or leads to a server that does not take writes any more.
-            connection.close_on_drop();
-        }
-        done
-    }
-
-    async fn acquire(&self, what: &'static str) -> Result<PoolConnection<Postgres>, StoreError> {
-        let connection = self.pool.acquire().await.map_err(doing(what));
-        self.noted(connection)
-    }
-
-    /// An answer, or that there was none in time.
-    async fn answered<T>(
-        &self,
-        what: &'static str,
-        running: impl Future<Output = Result<T, sqlx::Error>>,
-    ) -> Result<T, StoreError> {
-        let answer = match tokio::time::timeout(ANSWER_LIMIT, running).await {
-            Ok(answer) => answer.map_err(doing(what)),
-            Err(_) => Err(StoreError::Away {
-                doing: what,
-                found: format!("no answer in {} s", ANSWER_LIMIT.as_secs()),
-            }),
-        };
-        self.noted(answer)
-    }
-
-    fn noted<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
-        answer.inspect_err(|error| {
-            if error.is_away() {
-                self.troubles.fetch_add(1, Ordering::SeqCst);
-            }
-        })
     }
 }
 
@@ -373,65 +292,6 @@ impl Tx {
     }
 }
 
-/// A transaction of PostgreSQL on a connection of its own. One that was not committed closes its connection, so that the
-/// server undoes it however the bot came to drop it.
-pub(super) struct PgTx {
-    pg: Pg,
-    connection: PoolConnection<Postgres>,
-    open: bool,
-}
-
-impl PgTx {
-    async fn begin(pg: &Pg, what: &'static str, lock: Lock<'_>) -> Result<Self, StoreError> {
-        let mut tx = Self {
-            connection: pg.acquire(what).await?,
-            pg: pg.clone(),
-            open: true,
-        };
-        let mut begin = "BEGIN ISOLATION LEVEL READ COMMITTED".to_owned();
-        if let Some(key) = lock.key() {
-            begin.push_str(&format!(
-                "; SELECT pg_advisory_xact_lock({LOCK_CLASS}, {key})"
-            ));
-        }
-        tx.raw(what, begin).await?;
-        Ok(tx)
-    }
-
-    async fn run(
-        &mut self,
-        what: &'static str,
-        sql: &'static str,
-        values: Vec<Value>,
-    ) -> Result<Done, StoreError> {
-        let done = on_postgres(&mut self.connection, sql, values);
-        self.pg.answered(what, done).await
-    }
-
-    /// Words of our own, without values.
-    async fn raw(&mut self, what: &'static str, sql: String) -> Result<(), StoreError> {
-        let running = async {
-            let sql = sqlx::raw_sql(AssertSqlSafe(sql));
-            (&mut *self.connection).execute(sql).await.map(drop)
-        };
-        self.pg.answered(what, running).await
-    }
-
-    async fn commit(mut self, what: &'static str) -> Result<(), StoreError> {
-        self.raw(what, "COMMIT".to_owned()).await?;
-        self.open = false;
-        Ok(())
-    }
-}
-
-impl Drop for PgTx {
-    fn drop(&mut self) {
-        if self.open {
-            self.connection.close_on_drop();
-        }
-    }
-}
-
 async fn one_on_sqlite(
     pool: &SqlitePool,
     what: &'static str,
@@ -473,7 +333,7 @@ async fn on_sqlite(
     on!(connection, sql, values, Row::Sqlite, |text: String| text)
 }
 
-async fn on_postgres(
+pub(super) async fn on_postgres(
     connection: &mut PgConnection,
     sql: &'static str,
     values: Vec<Value>,

@@ -41,13 +41,14 @@ impl Store {
         found.rows.iter().map(parcel).collect()
     }
 
-    /// The healer has heard everything up to a parcel.
-    pub async fn inbox_heard(&self, last: i64) -> Result<(), StoreError> {
-        let sql = "DELETE FROM inbox WHERE id <= $1";
-        self.db
-            .write("emptying the inbox", sql, values![last])
-            .await?;
-        Ok(())
+    /// The healer has heard everything up to a parcel. False: nothing was taken out, because another bot leads by now, whose healer
+    /// has not.
+    pub async fn inbox_heard(&self, last: i64) -> Result<bool, StoreError> {
+        let sql = "DELETE FROM inbox WHERE id <= $1 \
+                   AND EXISTS (SELECT 1 FROM leadership WHERE name = 'leader' AND holder = $2)";
+        let values = values![last, self.replica()];
+        let emptied = self.db.write("emptying the inbox", sql, values).await?;
+        Ok(emptied.affected > 0)
     }
 }
 

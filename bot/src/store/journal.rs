@@ -29,12 +29,13 @@ pub struct JobSummary {
 }
 
 impl Store {
-    /// The newest jobs, newest first; with `open` only those that have not finished.
+    /// The newest jobs, newest first; with `open` only those that have not finished. Batches are shown by the jobs that they are
+    /// parts of.
     pub async fn jobs(&self, open: bool, limit: u32) -> Result<Vec<JobSummary>, StoreError> {
         let sql = if open {
-            "SELECT * FROM jobs WHERE finished_at IS NULL ORDER BY created_at DESC, id DESC LIMIT $1"
+            "SELECT * FROM jobs WHERE finished_at IS NULL AND batch_of IS NULL ORDER BY created_at DESC, id DESC LIMIT $1"
         } else {
-            "SELECT * FROM jobs ORDER BY created_at DESC, id DESC LIMIT $1"
+            "SELECT * FROM jobs WHERE batch_of IS NULL ORDER BY created_at DESC, id DESC LIMIT $1"
         };
         let found = self.db.read("listing jobs", sql, values![limit]).await?;
         let rows = found.rows.iter();
@@ -73,8 +74,13 @@ impl Store {
         };
         let what = "recording a new job";
         let mut tx = self.db.begin(what, Lock::Rows).await.map_err(storage)?;
-        let sql = "INSERT INTO jobs (id, kind, title, scope, requested_by, created_at, length, driver) \
-                   VALUES ($1, $2, $3, $4, $5, $6, 1, $7) ON CONFLICT DO NOTHING";
+        // A batch is for whoever has room.
+        let (driver, batch_of, model) = match kind {
+            JobKind::Batch { of, model } => ("", Some(&*of.0), Some(&**model)),
+            _ => (self.replica(), None, None),
+        };
+        let sql = "INSERT INTO jobs (id, kind, title, scope, requested_by, created_at, length, driver, batch_of, batch_model) \
+                   VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $8, $9) ON CONFLICT DO NOTHING";
         let values = values![
             &job.0,
             kind_word(kind),
@@ -82,13 +88,18 @@ impl Store {
             scope,
             requested_by,
             micros(at),
-            self.replica(),
+            driver,
+            batch_of,
+            model,
         ];
         let inserted = tx.run(what, sql, values).await.map_err(storage)?;
         if inserted.affected == 0 {
             return Err(JournalError::Exists(job.clone()));
         }
         insert_event(&mut tx, job, 0, at, created).await?;
+        if batch_of.is_some() {
+            tx.wake(what).await.map_err(storage)?;
+        }
         commit(tx, what, created).await
     }
 
@@ -171,6 +182,14 @@ impl Journal for Store {
 
     async fn load(&self, job: &JobId) -> Result<Vec<(Timestamp, JobEvent)>, JournalError> {
         self.load_events(job).await
+    }
+
+    async fn result(&self, job: &JobId) -> Result<Option<JobResult>, JournalError> {
+        self.job_result(job).await.map_err(storage)
+    }
+
+    async fn ask_to_cancel(&self, job: &JobId, by: &str) -> Result<(), JournalError> {
+        self.want_cancelled(job, by).await.map_err(storage)
     }
 
     async fn unfinished(&self) -> Result<Vec<JobId>, JournalError> {
@@ -269,7 +288,7 @@ fn summary(row: &Reader<'_>) -> Result<JobSummary, StoreError> {
 
 fn kind_word(kind: &JobKind) -> &'static str {
     match kind {
-        JobKind::Deploy { .. } => "deploy",
+        JobKind::Deploy { .. } | JobKind::Batch { .. } => "deploy",
         JobKind::Heal { .. } => "heal",
     }
 }

@@ -13,13 +13,13 @@ use super::{
 const HELD: &str = "SELECT l.* FROM leases l LEFT JOIN jobs j ON j.id = l.job WHERE j.finished_at IS NULL ORDER BY l.scope";
 
 const TAKING: &str = "taking a lease";
-/// Those of them that may be in the way of a scope that is no site: its own and the sites' (see [`scopes_conflict`]). In SQLite by
-/// the key, so that a lease costs the same however many are held; `;` follows `:`.
+/// Those of them that may be in the way of a repair: its own scope, and those of sites and batches (see [`scopes_conflict`]). In
+/// SQLite by the key, so that a lease costs the same however many are held; `;` follows `:`.
 const HELD_NEAR: Sql = Sql::each(
-    "SELECT l.* FROM leases l LEFT JOIN jobs j ON j.id = l.job \
-     WHERE j.finished_at IS NULL AND (l.scope = $1 OR (l.scope >= 'site:' AND l.scope < 'site;')) ORDER BY l.scope",
-    "SELECT l.* FROM leases l LEFT JOIN jobs j ON j.id = l.job \
-     WHERE j.finished_at IS NULL AND (l.scope = $1 OR l.scope LIKE 'site:%') ORDER BY l.scope",
+    "SELECT l.* FROM leases l LEFT JOIN jobs j ON j.id = l.job WHERE j.finished_at IS NULL AND (l.scope = $1 \
+     OR (l.scope >= 'batch:' AND l.scope < 'batch;') OR (l.scope >= 'site:' AND l.scope < 'site;')) ORDER BY l.scope",
+    "SELECT l.* FROM leases l LEFT JOIN jobs j ON j.id = l.job WHERE j.finished_at IS NULL AND (l.scope = $1 \
+     OR l.scope LIKE 'batch:%' OR l.scope LIKE 'site:%') ORDER BY l.scope",
 );
 
 impl Store {
@@ -39,6 +39,12 @@ impl Store {
         now: Timestamp,
     ) -> Result<Lease, LeaseError> {
         let mut tx = self.db.begin(TAKING, Lock::Leases).await.map_err(storage)?;
+        if self.is_others(&mut tx, job).await.map_err(storage)? {
+            return Err(LeaseError::Lost {
+                scope: scope.to_owned(),
+                token: 0,
+            });
+        }
         let held = held(&mut tx, scope).await.map_err(storage)?;
         let conflict = held
             .into_iter()
@@ -57,6 +63,20 @@ impl Store {
         // never below the clock.
         tx.commit_in_order(TAKING).await.map_err(storage)?;
         Ok(lease)
+    }
+
+    /// Is it another bot that drives this job? One that was away while its jobs were given to others must not take them back: a
+    /// lease of its own would be newer than theirs.
+    async fn is_others(&self, tx: &mut Tx, job: &JobId) -> Result<bool, StoreError> {
+        if !self.is_shared() {
+            return Ok(false);
+        }
+        let sql = "SELECT id, driver FROM jobs WHERE id = $1";
+        let found = tx.run(TAKING, sql, values![&job.0]).await?.first();
+        let driver: Option<String> = found
+            .map(|row| Reader::new("job", "id", &row).get("driver"))
+            .transpose()?;
+        Ok(driver.is_some_and(|driver| driver != self.replica()))
     }
 
     pub(super) async fn renew_lease(
@@ -87,9 +107,9 @@ impl Store {
 }
 
 async fn held(tx: &mut Tx, scope: &str) -> Result<Vec<LeaseRecord>, StoreError> {
-    let found = match scope.starts_with("site:") {
-        true => tx.run(TAKING, HELD, values![]).await?,
-        false => tx.run(TAKING, HELD_NEAR, values![scope]).await?,
+    let found = match scope.starts_with("domain:") {
+        true => tx.run(TAKING, HELD_NEAR, values![scope]).await?,
+        false => tx.run(TAKING, HELD, values![]).await?,
     };
     let rows = found.rows.iter();
     rows.map(|row| record(&Reader::new("lease", "scope", row)))

@@ -7,9 +7,11 @@
 //! in threads of its own, so no runtime thread waits for a disk. One file a concern; bodies are JSON that belongs to whoever
 //! wrote it.
 
+mod address;
 mod alerts;
 mod approvals;
 mod audit;
+mod batches;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod copy;
@@ -23,6 +25,7 @@ mod kv;
 mod leases;
 mod messages;
 mod overrides;
+mod pg;
 mod postgres;
 mod queue;
 mod repairs;
@@ -38,9 +41,11 @@ use std::{fmt, path::Path, sync::Arc};
 
 use tokio::sync::watch;
 
+pub use address::{PostgresStore, host as postgres_host};
 pub use alerts::{AlertKey, AlertRow, Folded};
 pub use approvals::{Approval, ApprovalState, DecideError};
 pub use audit::AuditEntry;
+pub use batches::OwnBatch;
 pub use copy::{Copied, CopyError, copy};
 pub use error::StoreError;
 pub use inbox::Parcel;
@@ -48,7 +53,6 @@ pub use incidents::IncidentRow;
 pub use journal::JobSummary;
 pub use messages::{Message, MessageKey, Urgency};
 pub use overrides::{Override, OverrideError};
-pub use postgres::{PostgresStore, host as postgres_host};
 pub use repairs::{Repair, RepairOutcome};
 pub use replicas::{Leadership, Replica};
 pub use sqlite::FILE_NAME;
@@ -120,6 +124,15 @@ impl Store {
         matches!(self.db, Db::Postgres(_))
     }
 
+    /// The same store, for what must not wait behind this bot's own work: that it lives, and whether it may go on.
+    pub fn vital(&self) -> Self {
+        let db = match &self.db {
+            Db::Postgres(pg) => Db::Postgres(pg.vital()),
+            embedded => embedded.clone(),
+        };
+        Self { db, ..self.clone() }
+    }
+
     /// How often the database was away when something was asked of it; an embedded one never is.
     pub fn troubles(&self) -> u64 {
         match &self.db {
@@ -133,6 +146,14 @@ impl Store {
         match &self.db {
             Db::Sqlite { wal, .. } => wal.until_failed().await,
             Db::Postgres(_) => std::future::pending().await,
+        }
+    }
+
+    /// What was asked last when the database was away, and what was found.
+    pub fn last_trouble(&self) -> Option<String> {
+        match &self.db {
+            Db::Sqlite { .. } => None,
+            Db::Postgres(pg) => pg.last_trouble(),
         }
     }
 

@@ -3,29 +3,35 @@
 //! Every wait has a limit on both sides. The bot's say when it stops believing in an answer; the server's end what a bot left
 //! that was cut off, so that its locks hold up nobody for longer than a take-over may last.
 
-use std::{str::FromStr, time::Duration};
+use std::time::Duration;
 
 use sqlx::{
     Connection, Executor, PgConnection, PgPool, Row,
     migrate::Migrator,
-    postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode},
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 use tokio::{sync::watch, task::JoinHandle};
 
-use super::{
-    StoreError,
-    db::{Db, Pg},
-    sqlite::migration,
-};
-use crate::config::Secret;
+use super::{StoreError, address::PostgresStore, db::Db, pg::Pg, sqlite::migration};
 
 /// Connections of one bot: a few jobs that write their journals, the healer, the chat, webhooks. Well below what a server
 /// with its usual 100 leaves for three bots.
 const CONNECTIONS: u32 = 8;
 
-/// How long a caller waits for a connection, opening one included: longer than a TLS handshake over a slow network, short
+/// Beside them, one for the sign of life and what goes with it, one for the look at `halt` before each step: a bot whose jobs all
+/// write at once is busy, not dead.
+const VITAL_CONNECTIONS: u32 = 2;
+
+/// How long the sign of life waits for a connection, opening one included: longer than a TLS handshake over a slow network, short
 /// enough that a bot which leads notices that the database is away before others take over.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long all else waits for one: the steps of 64 hosts that end at the same moment write one after another.
+const TURN_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a start waits for the first connections, and how often it looks whether they are there.
+const START_LIMIT: Duration = Duration::from_secs(30);
+const OPEN_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long bringing the tables up to date may take, waiting for another bot that does the same included.
 const MIGRATE_LIMIT: Duration = Duration::from_secs(60);
@@ -55,95 +61,6 @@ const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false) \
 
 /// The channel on which bots wake each other.
 pub(super) const CHANNEL: &str = "nightshift";
-
-/// Where the store is, and how to get in.
-#[derive(Clone, Debug)]
-pub struct PostgresStore {
-    /// `postgres://USER@HOST:PORT/DATABASE?sslmode=…`, without a password.
-    pub url: String,
-    pub password: Option<Secret>,
-}
-
-impl PostgresStore {
-    /// For people; never with a password.
-    pub fn at(&self) -> String {
-        match self.options() {
-            Ok(options) => described(&options),
-            Err(_) => "PostgreSQL".to_owned(),
-        }
-    }
-
-    /// # Errors
-    /// What is wrong with the address. Never shows it: somebody may have written a password into it.
-    pub fn check(&self) -> Result<(), String> {
-        self.options().map(drop)
-    }
-
-    fn options(&self) -> Result<PgConnectOptions, String> {
-        if has_password(&self.url) {
-            return Err("expected an address without a password, found one in it; \
-                        name a `file` or a `credential` under `password`"
-                .to_owned());
-        }
-        if !self.url.starts_with("postgres://") && !self.url.starts_with("postgresql://") {
-            return Err("expected an address like `postgres://USER@HOST:PORT/DATABASE`".to_owned());
-        }
-        let options = PgConnectOptions::from_str(&self.url)
-            .map_err(|_| "expected an address like `postgres://USER@HOST:PORT/DATABASE`")?;
-        let options = match &self.password {
-            Some(password) => options.password(password.reveal()),
-            None => options,
-        };
-        Ok(match says_tls(&self.url) || is_local(&options) {
-            true => options,
-            // Whoever can read the store knows who may do what; whoever can write it decides what happens.
-            false => options.ssl_mode(PgSslMode::VerifyFull),
-        })
-    }
-}
-
-/// The host that an address of a store names; none where it is none.
-pub fn host(url: &str) -> Option<String> {
-    let options = PgConnectOptions::from_str(url).ok()?;
-    Some(options.get_host().to_owned())
-}
-
-/// In the user's place, or as a parameter.
-fn has_password(url: &str) -> bool {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let (authority, parameters) = match rest.split_once('?') {
-        Some((before, parameters)) => (before, parameters),
-        None => (rest, ""),
-    };
-    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
-    let named = parameters.split('&').any(|one| one.starts_with("password"));
-    user.contains(':') || named
-}
-
-fn says_tls(url: &str) -> bool {
-    url.contains("sslmode=") || url.contains("ssl-mode=")
-}
-
-fn is_local(options: &PgConnectOptions) -> bool {
-    let host = options.get_host();
-    let loopback = host
-        .parse::<std::net::IpAddr>()
-        .is_ok_and(|address| address.is_loopback());
-    options.get_socket().is_some() || host.starts_with('/') || host == "localhost" || loopback
-}
-
-fn described(options: &PgConnectOptions) -> String {
-    let host = options.get_socket().map_or_else(
-        || options.get_host().to_owned(),
-        |path| path.display().to_string(),
-    );
-    format!(
-        "postgres://{}@{host}:{}/{}",
-        options.get_username(),
-        options.get_port(),
-        options.get_database().unwrap_or("")
-    )
-}
 
 /// Hears that other bots left something; stops listening when it is dropped.
 pub(super) struct Ear {
@@ -194,21 +111,64 @@ pub(super) async fn open(store: &PostgresStore, replica: &str) -> Result<(Db, Ea
             )));
         }
     }
-    let pool = PgPoolOptions::new()
-        .max_connections(CONNECTIONS)
-        .acquire_timeout(CONNECT_LIMIT)
-        .after_connect(|connection, _| {
-            Box::pin(async move { connection.execute(DURABLE).await.map(drop) })
-        })
-        .connect_with(options.clone().options(LIMITS))
-        .await
-        .map_err(|error| failed(error.to_string()))?;
+    let options = options.options(LIMITS);
+    let pools = tokio::try_join!(work(&options), vital(&options));
+    let (pool, vital) = pools.map_err(|error| failed(error.to_string()))?;
     let woken = watch::Sender::new(0);
     let ear = Ear {
         woken: woken.clone(),
         listening: Some(tokio::spawn(listen(pool.clone(), woken))),
     };
-    Ok((Db::Postgres(Pg::new(pool)), ear))
+    Ok((Db::Postgres(Pg::new(pool, vital)), ear))
+}
+
+/// Opened as they are needed.
+async fn work(options: &PgConnectOptions) -> Result<PgPool, sqlx::Error> {
+    let pool = pool(CONNECTIONS, TURN_LIMIT);
+    opened(pool, 1, options).await
+}
+
+/// Open before anything depends on them, and kept: a login costs more than a question.
+async fn vital(options: &PgConnectOptions) -> Result<PgPool, sqlx::Error> {
+    let pool = pool(VITAL_CONNECTIONS, CONNECT_LIMIT)
+        .idle_timeout(None)
+        .max_lifetime(None);
+    opened(pool, VITAL_CONNECTIONS, options).await
+}
+
+fn pool(connections: u32, limit: Duration) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(limit)
+        .after_connect(|connection, _| {
+            Box::pin(async move { connection.execute(DURABLE).await.map(drop) })
+        })
+}
+
+/// With `first` connections. Nothing hurries at the start, so they may take longer to open than a bot on duty would wait: a task
+/// of the pool opens them, which is not given up with whoever waits.
+async fn opened(
+    pool: PgPoolOptions,
+    first: u32,
+    options: &PgConnectOptions,
+) -> Result<PgPool, sqlx::Error> {
+    let pool = pool
+        .min_connections(first)
+        .connect_lazy_with(options.clone());
+    let all_open = async {
+        loop {
+            match pool.acquire().await {
+                Ok(_) if pool.size() >= first => return Ok(()),
+                Ok(_) => tokio::time::sleep(OPEN_PAUSE).await,
+                Err(sqlx::Error::PoolTimedOut) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    match tokio::time::timeout(START_LIMIT, all_open).await {
+        Ok(all) => all.map(|()| pool),
+        Err(_) => Err(sqlx::Error::PoolTimedOut),
+    }
 }
 
 /// Without the limits of a bot on duty. First on a connection of its own: a pool would keep a refusal to itself.
@@ -277,6 +237,11 @@ pub(super) fn migrator() -> Migrator {
             "access",
             include_str!("../../migrations/postgres/0003_access.sql"),
         ),
+        migration(
+            4,
+            "batches",
+            include_str!("../../migrations/postgres/0004_batches.sql"),
+        ),
     ])
 }
 
@@ -305,45 +270,6 @@ async fn listener(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn store(url: &str) -> PostgresStore {
-        PostgresStore {
-            url: url.to_owned(),
-            password: Some(Secret::new("hush")),
-        }
-    }
-
-    #[rstest::rstest]
-    #[case("postgres://bot:hush@db/x", "without a password")]
-    #[case("postgres://bot@db/x?password=hush", "without a password")]
-    #[case("mysql://bot@db/x", "expected an address like")]
-    #[case("bot@db", "expected an address like")]
-    fn addresses_that_are_refused_are_not_shown(#[case] url: &str, #[case] expected: &str) {
-        let why = store(url).check().unwrap_err();
-        assert!(why.contains(expected), "{why}");
-        assert!(!why.contains("hush"), "{why}");
-    }
-
-    #[test]
-    fn a_password_is_never_shown() {
-        let store = store("postgres://bot@db.example.org:6432/night");
-        assert_eq!(store.at(), "postgres://bot@db.example.org:6432/night");
-        assert!(!format!("{store:?}").contains("hush"));
-    }
-
-    #[rstest::rstest]
-    #[case("postgres://bot@db.example.org/x", true)]
-    #[case("postgres://bot@127.0.0.1/x", false)]
-    #[case("postgres://bot@localhost/x", false)]
-    #[case("postgres:///x?host=/run/postgresql", false)]
-    #[case("postgres://bot@db.example.org/x?sslmode=verify-ca", false)]
-    fn over_a_network_the_server_is_verified_unless_told_otherwise(
-        #[case] url: &str,
-        #[case] full: bool,
-    ) {
-        let mode = store(url).options().unwrap().get_ssl_mode();
-        assert_eq!(matches!(mode, PgSslMode::VerifyFull), full, "{mode:?}");
-    }
 
     #[rstest::rstest]
     #[case(150_006, false, "UTF8", None)]

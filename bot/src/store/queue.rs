@@ -1,4 +1,5 @@
-//! The queue of jobs: unfinished ones without a driver that lives. Bots that look at the same time take different ones.
+//! The queue of jobs: unfinished ones without a driver that lives. Bots that look at the same time take different ones. Batches
+//! of large jobs have a queue of their own (`batches`), because any bot drives them.
 
 use deploy_engine::job::JobId;
 
@@ -12,7 +13,7 @@ use super::{
 macro_rules! take {
     ($lock:literal) => {
         concat!(
-            "WITH picked AS (SELECT id FROM jobs WHERE finished_at IS NULL AND driver = $2 \
+            "WITH picked AS (SELECT id FROM jobs WHERE finished_at IS NULL AND batch_of IS NULL AND driver = $2 \
              ORDER BY created_at, id LIMIT $3",
             $lock,
             ") UPDATE jobs SET driver = $1 WHERE id IN (SELECT id FROM picked) RETURNING id"
@@ -24,7 +25,7 @@ const TAKE: Sql = Sql::each(take!(""), take!(" FOR UPDATE SKIP LOCKED"));
 impl Store {
     /// Drivers of unfinished jobs; empty for jobs that wait for one.
     pub async fn drivers(&self) -> Result<Vec<String>, StoreError> {
-        let sql = "SELECT DISTINCT driver FROM jobs WHERE finished_at IS NULL ORDER BY driver";
+        let sql = "SELECT DISTINCT driver FROM jobs WHERE finished_at IS NULL AND batch_of IS NULL ORDER BY driver";
         let found = self.db.read("listing drivers", sql, values![]).await?;
         let rows = found.rows.iter();
         rows.map(|row| Reader::new("job", "driver", row).get("driver"))

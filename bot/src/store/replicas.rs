@@ -115,6 +115,8 @@ impl Store {
         tx.run(what, sql, values![self.replica()]).await?;
         let sql = "DELETE FROM replicas WHERE id = $1";
         tx.run(what, sql, values![self.replica()]).await?;
+        let sql = "UPDATE jobs SET driver = '' WHERE finished_at IS NULL AND batch_of IS NOT NULL AND driver = $1";
+        tx.run(what, sql, values![self.replica()]).await?;
         tx.wake(what).await?;
         tx.commit(what).await
     }

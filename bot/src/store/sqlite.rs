@@ -138,6 +138,11 @@ fn migrator() -> Migrator {
             "access",
             include_str!("../../migrations/sqlite/0003_access.sql"),
         ),
+        migration(
+            4,
+            "batches",
+            include_str!("../../migrations/sqlite/0004_batches.sql"),
+        ),
     ])
 }
 

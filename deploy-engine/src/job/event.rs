@@ -21,8 +21,18 @@ impl fmt::Display for JobId {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum JobKind {
-    Deploy { plan_digest: String },
-    Heal { incident: String, runbook: String },
+    Deploy {
+        plan_digest: String,
+    },
+    Heal {
+        incident: String,
+        runbook: String,
+    },
+    /// Some hosts of the deploy `of`, for a bot that read the same `model`.
+    Batch {
+        of: JobId,
+        model: String,
+    },
 }
 
 /// How one attempt at a step ended.

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{JobEvent, JobId};
+use super::{JobEvent, JobId, JobResult};
 
 /// How long a lease counts as alive without being renewed. After that somebody is paged; it is never handed over silently
 /// (a lock that expires lets half-done repairs pile up).
@@ -13,7 +13,7 @@ pub const LEASE_SECONDS: i64 = 60;
 /// The right to drive a job: whoever holds the newest token of the scope.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// `site:NAME` for a deploy, `domain:SERVICE` for a repair.
+    /// `site:NAME` for a deploy, `batch:NAME:NUMBER` for a part of one, `domain:SERVICE` for a repair.
     pub scope: String,
     /// Grows for ever in its scope; hosts refuse a lower one.
     pub token: u64,
@@ -42,7 +42,19 @@ impl LeaseRecord {
 pub fn scopes_conflict(one: &str, other: &str) -> bool {
     let is_site = |scope: &str| scope.starts_with("site:");
     let is_domain = |scope: &str| scope.starts_with("domain:");
-    one == other || (is_site(one) && is_domain(other)) || (is_domain(one) && is_site(other))
+    let excludes = |one: &str, other: &str| (is_site(one) || is_batch(one)) && is_domain(other);
+    one == other || excludes(one, other) || excludes(other, one)
+}
+
+/// The scope of batch `number` of a job that has `scope`: beside its job's own, never beside a repair, and the same in the next
+/// deploy, so that hosts remember a bounded number of them.
+pub fn batch_scope(scope: &str, number: u32) -> String {
+    let name = scope.split_once(':').map_or(scope, |(_, name)| name);
+    format!("batch:{name}:{number}")
+}
+
+pub fn is_batch(scope: &str) -> bool {
+    scope.starts_with("batch:")
 }
 
 /// The token that follows `last` in a scope. Not below the seconds since the epoch, so tokens keep growing on hosts that
@@ -126,6 +138,26 @@ pub trait Journal: Send + Sync {
     /// he was killed before he heard so: a driver goes on from it without a write in between.
     async fn load(&self, job: &JobId) -> Result<Vec<(Timestamp, JobEvent)>, JournalError>;
 
+    /// How a job ended, if it has.
+    async fn result(&self, job: &JobId) -> Result<Option<JobResult>, JournalError> {
+        let events = self.load(job).await?;
+        Ok(events.into_iter().rev().find_map(|(_, event)| match event {
+            JobEvent::Finished { result } => Some(result),
+            _ => None,
+        }))
+    }
+
+    /// Asks whoever drives a job to cancel it; its driver writes that into the journal, which has one writer. Durable when it
+    /// returns; asking again changes nothing.
+    ///
+    /// # Errors
+    /// [`JournalError::Storage`]; always, where jobs have no other drivers.
+    async fn ask_to_cancel(&self, job: &JobId, _by: &str) -> Result<(), JournalError> {
+        Err(JournalError::Storage(format!(
+            "job {job} has no driver that could be asked"
+        )))
+    }
+
     /// Jobs without a [`JobEvent::Finished`], oldest first.
     async fn unfinished(&self) -> Result<Vec<JobId>, JournalError>;
 
@@ -134,6 +166,7 @@ pub trait Journal: Send + Sync {
     ///
     /// # Errors
     /// [`LeaseError::Held`] if a conflicting scope is leased by another unfinished job, see [`scopes_conflict`].
+    /// [`LeaseError::Lost`] if several bots share the journal and another one drives this job.
     async fn acquire(
         &self,
         scope: &str,

@@ -23,6 +23,8 @@ struct Inner {
     jobs: BTreeMap<JobId, Vec<(Timestamp, JobEvent)>>,
     leases: BTreeMap<String, LeaseRecord>,
     tokens: BTreeMap<String, u64>,
+    /// Jobs that are to be cancelled, and who asked first.
+    to_cancel: BTreeMap<JobId, String>,
 }
 
 impl Inner {
@@ -45,6 +47,11 @@ impl MemoryJournal {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic of another thread leaves no half-done change: every method changes one map once.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who asked for a job to be cancelled, for whoever drives it.
+    pub fn asked_to_cancel(&self, job: &JobId) -> Option<String> {
+        self.lock().to_cancel.get(job).cloned()
     }
 }
 
@@ -91,6 +98,13 @@ impl Journal for MemoryJournal {
         let inner = self.lock();
         let events = inner.jobs.get(job).cloned();
         events.ok_or_else(|| JournalError::Unknown(job.clone()))
+    }
+
+    async fn ask_to_cancel(&self, job: &JobId, by: &str) -> Result<(), JournalError> {
+        let mut inner = self.lock();
+        let asked = inner.to_cancel.entry(job.clone());
+        asked.or_insert_with(|| by.to_owned());
+        Ok(())
     }
 
     async fn unfinished(&self) -> Result<Vec<JobId>, JournalError> {

@@ -9,6 +9,7 @@ mod illegal;
 mod journal;
 mod memory;
 mod next;
+mod share;
 mod state;
 mod step;
 
@@ -16,11 +17,12 @@ pub use event::{JobEvent, JobId, JobKind, JobResult, StepEnd, StepProgress};
 pub use graph::STEPS_MAX;
 pub use illegal::{Illegal, IllegalEvent};
 pub use journal::{
-    Journal, JournalError, LEASE_SECONDS, Lease, LeaseError, LeaseRecord, next_token,
-    scopes_conflict,
+    Journal, JournalError, LEASE_SECONDS, Lease, LeaseError, LeaseRecord, batch_scope, is_batch,
+    next_token, scopes_conflict,
 };
 pub use memory::MemoryJournal;
-pub use next::{HOLD_POLL_SECONDS, Next};
+pub use next::{HOLD_LIMIT_SECONDS, HOLD_POLL_SECONDS, Next};
+pub use share::{BATCH_HOSTS, SHARED_FROM_HOSTS, share_out};
 pub use state::{Hold, Holder, Job, JobState, LOST_ATTEMPTS, StepPhase, StepRun, UNDO_ATTEMPTS};
 pub use step::{Action, CheckMode, Effect, Step, StepId};
 

@@ -8,6 +8,9 @@ use crate::planted::{Bug, is_planted};
 /// How often a gate that named no time is asked again, in seconds: soon enough for `!resume`, seldom enough to cost nothing.
 pub const HOLD_POLL_SECONDS: i64 = 5;
 
+/// How long a gate may hold a job: a day later the world is another one, and the job is refused.
+pub const HOLD_LIMIT_SECONDS: i64 = 24 * 60 * 60;
+
 /// Failures that a result quotes in full; more are counted.
 const FAILURES_QUOTED: usize = 3;
 

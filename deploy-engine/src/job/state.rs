@@ -486,6 +486,11 @@ impl Job {
         crate::wire::StepKey(format!("{job}.{step}.{attempt}"))
     }
 
+    /// The job that does a step which is a batch. A name of its own for each, known before anything is done, so that it is made once.
+    pub fn batch_id(job: &JobId, step: StepId) -> JobId {
+        JobId(format!("{job}x{step}"))
+    }
+
     /// The key under which a host remembers an attempt at undoing a step.
     pub fn undo_key(job: &JobId, step: StepId, attempt: u32) -> crate::wire::StepKey {
         crate::wire::StepKey(format!("{job}.{step}.u{attempt}"))

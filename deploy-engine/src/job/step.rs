@@ -49,6 +49,25 @@ pub enum Action {
     Snapshot { asks: Vec<Ask> },
     /// A journal state, not a sleeping task: `seconds` from the event that started it.
     Wait { seconds: Secs, why: String },
+    /// The steps of some hosts as a job of its own ([`Job::batch_id`](super::Job::batch_id)), which any bot drives that read the
+    /// same `model`. See [`share_out`](super::share_out).
+    Batch {
+        number: u32,
+        model: String,
+        steps: Vec<Step>,
+    },
+}
+
+impl Action {
+    /// The hosts that it works on or asks; none of a batch, whose own job names them.
+    pub fn hosts(&self) -> Vec<&HostName> {
+        match self {
+            Self::Host { host, .. } => vec![host],
+            Self::Check { condition, .. } => condition.hosts.iter().collect(),
+            Self::Snapshot { asks } => asks.iter().map(|ask| &ask.host).collect(),
+            Self::Wait { .. } | Self::Batch { .. } => Vec::new(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{PlanRefusal, roll::services_before};
 use crate::{
-    job::{Action, Step, StepId},
+    job::{Step, StepId},
     logic::{DraftKey, Need, Role, StepDraft},
     model::{HostName, Model, ServiceName},
 };
@@ -56,19 +56,10 @@ impl PlanDraft {
             key: GlobalKey::Service(service.clone(), step.key.clone()),
             service: Some(service.clone()),
             role: step.role,
-            hosts: hosts_of(&step.action),
+            hosts: step.action.hosts().into_iter().cloned().collect(),
             needs,
             step,
         }
-    }
-}
-
-fn hosts_of(action: &Action) -> Vec<HostName> {
-    match action {
-        Action::Host { host, .. } => vec![host.clone()],
-        Action::Check { condition, .. } => condition.hosts.clone(),
-        Action::Snapshot { asks } => asks.iter().map(|ask| ask.host.clone()).collect(),
-        Action::Wait { .. } => Vec::new(),
     }
 }
 

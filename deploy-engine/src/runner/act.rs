@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context,
+    batch::BatchTask,
     check::{check, describe},
     host::{HostEnd, HostTask},
     outcome,
@@ -14,7 +15,7 @@ use super::{
     ports::{limited, sleep_until},
 };
 use crate::{
-    job::{Action, Effect, JobId, Step, StepEnd},
+    job::{Action, Effect, Job, JobEvent, JobId, JobKind, Step, StepEnd, batch_scope},
     model::HostName,
     probe::{Ask, Reading, Readings},
     wire::{Fence, StepKey, Work},
@@ -62,6 +63,8 @@ pub struct Attempt {
     pub undo: bool,
     pub key: StepKey,
     pub fence: Fence,
+    /// Who asked for the job.
+    pub requested_by: String,
     /// When its start was recorded.
     pub since: Timestamp,
     pub how: How,
@@ -122,6 +125,11 @@ impl Attempt {
                 }
             }
             Action::Snapshot { asks } => self.snapshot(asks).await,
+            Action::Batch {
+                number,
+                model,
+                steps,
+            } => Acted::end(self.batch(*number, model, steps).await),
             Action::Wait { seconds, why } => {
                 let until = self.since + SignedDuration::from_secs(i64::from(seconds.0));
                 sleep_until(&*self.context.clock, until).await;
@@ -173,6 +181,29 @@ impl Attempt {
                 Acted::end(self.after_loss(end).await)
             }
         }
+    }
+
+    /// Starting and attaching are the same: its job is made once, under a name that follows from the step.
+    async fn batch(&self, number: u32, model: &str, steps: &[Step]) -> StepEnd {
+        let created = JobEvent::Created {
+            kind: JobKind::Batch {
+                of: self.job.clone(),
+                model: model.to_owned(),
+            },
+            title: self.step.title.clone(),
+            requested_by: self.requested_by.clone(),
+            scope: batch_scope(&self.fence.scope, number),
+            steps: steps.to_vec(),
+        };
+        let task = BatchTask {
+            journal: self.context.journal.clone(),
+            clock: self.context.clock.clone(),
+            id: Job::batch_id(&self.job, self.step.id),
+            created,
+            until: self.since + SignedDuration::from_secs(i64::from(self.step.timeout.0)),
+            stop: self.stop.clone(),
+        };
+        task.run().await
     }
 
     /// A step that must not happen twice and was lost: only its own `unless` can say that it happened.

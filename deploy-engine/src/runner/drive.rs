@@ -19,13 +19,13 @@ use super::{
     prepare::{Prepared, prepare},
 };
 use crate::{
-    job::{HOLD_POLL_SECONDS, JobEvent, JobId, JobResult, JobState, Next, Step, StepEnd, StepId},
+    job::{
+        HOLD_LIMIT_SECONDS, HOLD_POLL_SECONDS, JobEvent, JobId, JobResult, JobState, Next, Step,
+        StepEnd, StepId,
+    },
     wire::Fence,
 };
 use beside::Beside;
-
-/// How long a gate may hold a job: a day later the world is another one, and the job is refused.
-const HOLD_LIMIT_SECONDS: i64 = 24 * 60 * 60;
 
 /// A request to cancel; answered when it is in the journal.
 pub struct CancelOrder {
@@ -180,7 +180,9 @@ impl Driver {
             return;
         };
         let (key, _) = self.key_and_action(id, flight);
+        let job = self.book.state().job();
         let attempt = Attempt {
+            requested_by: job.map_or_else(String::new, |job| job.requested_by.clone()),
             context: self.context.clone(),
             job: self.book.job().clone(),
             step: self.step(id).clone(),

@@ -112,6 +112,9 @@ fn action_of(step: &Step, undo: bool) -> &Action {
 pub fn host_of(action: &Action) -> Option<&HostName> {
     match action {
         Action::Host { host, .. } => Some(host),
-        Action::Check { .. } | Action::Snapshot { .. } | Action::Wait { .. } => None,
+        Action::Check { .. }
+        | Action::Snapshot { .. }
+        | Action::Wait { .. }
+        | Action::Batch { .. } => None,
     }
 }

@@ -5,6 +5,7 @@
 //! any point, steps that were started are asked for on their hosts before anything is repeated.
 
 mod act;
+mod batch;
 mod book;
 mod call_off;
 mod check;
@@ -19,11 +20,12 @@ mod prepare;
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use futures::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
 pub use outcome::subject;
@@ -35,8 +37,9 @@ pub use ports::{
 
 use crate::{
     job::{IllegalEvent, JobEvent, JobId, JobResult, JobState, Journal, JournalError, LeaseError},
+    model::HostName,
     probe::ProbeSite,
-    transport::Hosts,
+    transport::{Hosts, Observe},
 };
 use drive::{CancelOrder, Driver};
 
@@ -156,6 +159,25 @@ impl Runner {
                     self.context.clock.sleep(STORE_PAUSE).await;
                 }
                 ended => return ended,
+            }
+        }
+    }
+
+    /// Opens the way to the hosts of a job's steps, as far as that is possible: what is asked of them then need not wait for a login.
+    pub async fn reach(&self, job: &JobId) {
+        let Ok(state) = self.state(job).await else {
+            return; // whoever drives it finds out why
+        };
+        let steps = state.job().map_or(&[][..], |job| &job.steps);
+        let hosts: BTreeSet<&HostName> =
+            steps.iter().flat_map(|step| step.action.hosts()).collect();
+        let reached = hosts.into_iter().map(|host| {
+            let asked = self.context.hosts.observe(host, Observe::default());
+            async move { (host, asked.await) }
+        });
+        for (host, answer) in join_all(reached).await {
+            if let Err(error) = answer {
+                tracing::debug!(%job, %host, %error, "a host is not reached beforehand");
             }
         }
     }

@@ -14,6 +14,8 @@ pub enum OnCancel {
     EndOnHost,
     /// It only watches or waits: it ends at once.
     EndAtOnce,
+    /// It is a job: that is cancelled, and decides for each of its own steps.
+    PassOn,
 }
 
 pub fn on_cancel(action: &Action, effect: Effect) -> OnCancel {
@@ -21,6 +23,7 @@ pub fn on_cancel(action: &Action, effect: Effect) -> OnCancel {
         (Action::Check { .. } | Action::Wait { .. } | Action::Snapshot { .. }, _) => {
             OnCancel::EndAtOnce
         }
+        (Action::Batch { .. }, _) => OnCancel::PassOn,
         // Downloads are the longest steps of a deploy and change nothing that runs.
         (
             Action::Host {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::{clock::VirtualClock, trace::Trace};
 use crate::{
     condition::{ConditionCall, Judgement},
-    job::{JobEvent, JobId, Journal, JournalError, Lease, LeaseError},
+    job::{JobEvent, JobId, JobResult, Journal, JournalError, Lease, LeaseError},
     model::{HostName, Secs},
     probe::{Ask, Readings},
     runner::{Clock, Evidence},
@@ -231,6 +231,14 @@ impl<T: Journal + ?Sized> Journal for Mortal<T> {
 
     async fn load(&self, job: &JobId) -> Result<Vec<(Timestamp, JobEvent)>, JournalError> {
         self.inner.load(job).await
+    }
+
+    async fn result(&self, job: &JobId) -> Result<Option<JobResult>, JournalError> {
+        self.inner.result(job).await
+    }
+
+    async fn ask_to_cancel(&self, job: &JobId, by: &str) -> Result<(), JournalError> {
+        self.inner.ask_to_cancel(job, by).await
     }
 
     async fn unfinished(&self) -> Result<Vec<JobId>, JournalError> {

@@ -207,7 +207,7 @@ impl Stage {
 
     fn created(&self) -> JobEvent {
         let scope = match &self.scenario.kind {
-            JobKind::Deploy { .. } => "site:demo",
+            JobKind::Deploy { .. } | JobKind::Batch { .. } => "site:demo",
             JobKind::Heal { .. } => "domain:mariadb",
         };
         JobEvent::Created {
@@ -285,7 +285,7 @@ impl Stage {
     /// A small job that excludes the other one, and is excluded by it. Nobody kills its bot.
     fn rival(&self) -> Life<'_> {
         let (kind, scope) = match &self.scenario.kind {
-            JobKind::Deploy { .. } => (
+            JobKind::Deploy { .. } | JobKind::Batch { .. } => (
                 JobKind::Heal {
                     incident: "i2".into(),
                     runbook: "RMQ-1".into(),
@@ -397,6 +397,7 @@ fn told(step: &Step) -> String {
         Action::Check { condition, mode } => format!("check {} {mode:?}", condition.name),
         Action::Snapshot { .. } => "snapshot".to_owned(),
         Action::Wait { seconds, .. } => format!("wait {seconds}"),
+        Action::Batch { number, .. } => format!("batch {number}"),
     };
     let mut line = format!(
         "step {}: {}, {:?}, within {}",

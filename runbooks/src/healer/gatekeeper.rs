@@ -248,7 +248,7 @@ impl Gatekeeper {
                 continue;
             };
             match job.kind {
-                JobKind::Deploy { .. } => {
+                JobKind::Deploy { .. } | JobKind::Batch { .. } => {
                     deploys.push(Sign::new(format!(
                         "job {id} ({}) is not finished",
                         job.title

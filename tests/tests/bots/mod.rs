@@ -1,39 +1,39 @@
 //! Bots in this process: each in a runtime of its own, so that one can be killed without the others.
 
+mod batches;
+mod life;
+mod loopback;
 mod paper;
+mod webhook;
 mod wire;
 mod world;
 
 use std::{sync::Arc, time::Duration};
 
 use bot::{
-    audit::Redactor,
     chat::{Room, Subject, office::Office},
     config::Secret,
-    halt::Halt,
-    jobs::{JobDesk, NewJob, new_job_id},
-    replicas::{DutyGate, Keeper, Lead},
-    store::{MessageKey, Parcel, PostgresStore, Store, StoreError},
-    web,
+    jobs::{NewJob, new_job_id},
+    replicas::Lead,
+    store::{MessageKey, PostgresStore, Store, StoreError},
     wording::{Message, Severity},
 };
-use collectors::{Alert, Change};
 use deploy_engine::{
     job::{Action, Effect, JobId, JobKind, JobResult, Journal, JournalError, Lease, Step, StepId},
-    model::{HostName, Secs, ServiceName},
-    probe::{ProbeContext, ProbeSite},
-    runner::{Context, NoObserver, OpenGate, Runner},
+    model::Secs,
+    transport::Hosts,
     wire::{Command, Work},
 };
 use lab::postgres::Postgres;
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, sync::watch};
 use tokio_util::sync::CancellationToken;
 
+use life::{Life, Lives, live};
 use paper::Paper;
+pub use webhook::{parcels, post_webhook};
 pub use wire::Wire;
 pub use world::World;
 
-const WEBHOOK: &str = include_str!("../../../collectors/src/testdata/webhook-watchdog.json");
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A server for all databases of one test.
@@ -72,24 +72,19 @@ pub enum Way {
 pub struct InProcess {
     runtime: Runtime,
     pub store: Store,
-    pub lead: Lead,
     pub office: Office,
     pub paper: Arc<Paper>,
-    desk: JobDesk,
+    lives: watch::Receiver<Lives>,
     stop: CancellationToken,
     wire: Option<Wire>,
 }
 
-struct NoSite;
-
-impl ProbeSite for NoSite {
-    fn context(&self, _: Option<&ServiceName>, _: &HostName) -> Result<ProbeContext<'_>, String> {
-        Err("there is no site".to_owned())
-    }
-}
-
 impl InProcess {
     pub fn start(bench: &Bench, database: &str, world: &Arc<World>, way: Way) -> Self {
+        Self::start_on(bench, database, world.clone(), way)
+    }
+
+    pub fn start_on(bench: &Bench, database: &str, hosts: Arc<dyn Hosts>, way: Way) -> Self {
         let wire = (way == Way::Wire).then(|| Wire::to(bench.postgres.port()));
         let port = wire.as_ref().map_or(bench.postgres.port(), Wire::port);
         let address = PostgresStore {
@@ -102,55 +97,32 @@ impl InProcess {
             .build()
             .unwrap();
         let replica = format!("bot:{}", &new_job_id().0[20..]);
-        let store = runtime
-            .block_on(Store::open_shared(&address, &replica))
-            .unwrap();
-        let halt = runtime.block_on(Halt::load(store.clone())).unwrap();
-        let (stop, lead) = (CancellationToken::new(), Lead::stand_by());
-        let desk = JobDesk::new(store.clone(), stop.clone());
-        let gate = DutyGate {
-            lead: lead.clone(),
-            halt: halt.clone(),
-            then: Arc::new(OpenGate),
-        };
-        desk.set_runner(Runner::new(Context::new(
-            Arc::new(store.clone()),
-            world.clone(),
-            Arc::new(NoSite),
-            Arc::new(gate),
-            Arc::new(NoObserver),
-            replica,
-        )));
+        let opening = Store::open_shared(&address, &replica);
+        let store = runtime.block_on(opening).unwrap();
+        let stop = CancellationToken::new();
+        let (send, mut lives) = watch::channel(Lives::default());
+        runtime.spawn(live(store.clone(), hosts, send, stop.clone()));
+        let first = async { drop(lives.wait_for(|lives| lives.now.is_some()).await.unwrap()) };
+        runtime.block_on(first);
         let paper = Arc::new(Paper::default());
         let office = Office::new(store.clone(), vec![paper.clone()]);
-        let bot = Self {
+        Self {
             runtime,
             store,
-            lead,
             office,
             paper,
-            desk,
+            lives,
             stop,
             wire,
-        };
-        bot.on_duty(halt);
-        bot
+        }
     }
 
-    /// As `serve` does it.
-    fn on_duty(&self, halt: Halt) {
-        let (send, mut taken) = tokio::sync::mpsc::channel(64);
-        let (store, lead) = (self.store.clone(), self.lead.clone());
-        let keeper = Keeper::new(store, lead, halt, "host".to_owned(), None, send);
-        self.runtime.spawn(keeper.run(self.stop.clone()));
-        let (lead, desk) = (self.lead.clone(), self.desk.clone());
-        self.runtime.spawn(async move {
-            lead.until_leading().await;
-            desk.resume_all().await.unwrap();
-            while let Some(jobs) = taken.recv().await {
-                jobs.iter().for_each(|job| desk.drive(job));
-            }
-        });
+    fn life(&self) -> Life {
+        self.lives.borrow().now.clone().unwrap()
+    }
+
+    pub fn lead(&self) -> Lead {
+        self.life().lead
     }
 
     pub fn on<T>(&self, future: impl Future<Output = T>) -> T {
@@ -163,11 +135,19 @@ impl InProcess {
     }
 
     pub fn until_leading(&self) {
-        self.within(self.lead.until_leading());
+        self.within(self.lead().until_leading());
     }
 
+    /// Waits until it has begun anew; says why it did so first.
     pub fn until_over(&self) -> String {
-        self.within(self.lead.until_over())
+        let mut lives = self.lives.clone();
+        let over = async { lives.wait_for(|lives| !lives.over.is_empty()).await };
+        self.within(async { over.await.unwrap().over[0].clone() })
+    }
+
+    /// Why it began anew, each time.
+    pub fn over(&self) -> Vec<String> {
+        self.lives.borrow().over.clone()
     }
 
     /// As `kill -9`: nothing is told to anybody.
@@ -175,17 +155,11 @@ impl InProcess {
         self.runtime.shutdown_background();
     }
 
-    /// Stops, but says nothing to the others.
-    pub fn stop(self) {
-        self.stop.cancel();
-        self.on(self.desk.rest());
-        self.runtime.shutdown_background();
-    }
-
     /// As SIGTERM.
     pub fn leave(self) {
         self.stop.cancel();
-        self.on(self.desk.rest());
+        let mut lives = self.lives.clone();
+        self.within(async { while lives.changed().await.is_ok() {} });
         self.on(self.store.leave()).unwrap();
         self.runtime.shutdown_background();
     }
@@ -200,6 +174,23 @@ impl InProcess {
     }
 
     pub fn try_start_job(&self) -> Result<JobId, JournalError> {
+        self.start_steps(vec![
+            step(0, "h1", &["slow"], &[]),
+            step(1, "h1", &["fast"], &[0]),
+        ])
+    }
+
+    pub fn cancel(&self, job: &JobId) {
+        self.on(self.life().desk.cancel(job, "alice")).unwrap();
+    }
+
+    /// Is that in its journal?
+    pub fn is_cancelled(&self, job: &JobId) -> bool {
+        let state = self.on(self.life().desk.state(job)).unwrap();
+        state.job().is_some_and(|job| job.cancelled_by.is_some())
+    }
+
+    fn start_steps(&self, steps: Vec<Step>) -> Result<JobId, JournalError> {
         let new = NewJob {
             id: new_job_id(),
             kind: JobKind::Deploy {
@@ -208,9 +199,9 @@ impl InProcess {
             title: "deploy".into(),
             requested_by: "alice".into(),
             scope: "site:bots".into(),
-            steps: vec![step(0, "slow"), step(1, "fast")],
+            steps,
         };
-        self.on(self.desk.start(new, &[]))
+        self.on(self.life().desk.start(new, &[]))
     }
 
     pub fn lease(&self, job: &JobId) -> Lease {
@@ -262,16 +253,17 @@ impl InProcess {
     }
 }
 
-fn step(number: u32, program: &str) -> Step {
+/// One program on one host.
+pub fn step(number: u32, host: &str, argv: &[&str], needs: &[u32]) -> Step {
     Step {
         id: StepId(number),
-        title: program.to_owned(),
+        title: argv.join(" "),
         service: None,
         action: Action::Host {
-            host: "h1".parse().unwrap(),
+            host: host.parse().unwrap(),
             work: Work::Run {
                 command: Command {
-                    argv: vec![program.to_owned()],
+                    argv: argv.iter().map(|&word| word.to_owned()).collect(),
                     env: Default::default(),
                     stdin: None,
                     user: None,
@@ -282,40 +274,10 @@ fn step(number: u32, program: &str) -> Step {
         },
         // Must not happen twice.
         effect: Effect::Once,
-        needs: (0..number).map(StepId).collect(),
+        needs: needs.iter().map(|&need| StepId(need)).collect(),
         timeout: Secs(600),
         guards: vec![],
         unless: None,
         undo: None,
     }
-}
-
-/// One webhook to a bot's own server. Its status.
-pub async fn post_webhook(store: &Store) -> u16 {
-    let door = web::Door {
-        tokens: web::Tokens::new(&[("am".to_owned(), Secret::new("secret"))]),
-        signers: web::Signers::new(&[]),
-        certified: false,
-        pace: web::WebPace::new(100),
-        redactor: Redactor::default(),
-    };
-    let (web, committing) = web::Web::new(store.clone(), door, Arc::default(), Arc::default());
-    tokio::spawn(committing);
-    let listener = web::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let url = format!("http://{}/v1/alertmanager", listener.local_addr().unwrap());
-    let stop = CancellationToken::new();
-    let serving = tokio::spawn(web::serve(listener, None, web, stop.clone()));
-    let request = reqwest::Client::new().post(url).bearer_auth("secret");
-    let response = request.body(WEBHOOK).send().await.unwrap();
-    stop.cancel();
-    serving.await.unwrap().unwrap();
-    response.status().as_u16()
-}
-
-/// What is in parcels.
-pub fn parcels(parcels: &[Parcel]) -> Vec<(Alert, Change)> {
-    let batch = |parcel: &Parcel| -> Vec<(Alert, Change)> {
-        serde_json::from_value(parcel.body.clone()).unwrap()
-    };
-    parcels.iter().flat_map(batch).collect()
 }

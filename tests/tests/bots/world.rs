@@ -1,4 +1,4 @@
-//! One host that remembers the steps it started and the newest token it has seen, as an agent does.
+//! Hosts that remember the steps they started and the newest token of each scope they have seen, as agents do.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,16 +22,19 @@ struct Inner {
     executed: BTreeMap<String, u32>,
     /// Never begun, whenever an order comes.
     called_off: BTreeSet<StepKey>,
-    seen: u64,
+    /// The newest token of each scope on each host.
+    seen: BTreeMap<(HostName, String), u64>,
     /// The newest token of a job that was forgotten.
-    forgotten: u64,
+    forgotten: BTreeMap<(HostName, String), u64>,
+    /// Hosts that were asked something.
+    asked: BTreeSet<HostName>,
     /// Token of whoever came, and when.
     contacts: Vec<(u64, Instant)>,
 }
 
 pub struct World {
     inner: Mutex<Inner>,
-    /// May `slow` end?
+    /// May what is slow end?
     released: watch::Sender<bool>,
 }
 
@@ -53,6 +56,10 @@ impl World {
         self.released.send_replace(true);
     }
 
+    pub fn asked(&self, host: &str) -> bool {
+        self.lock().asked.iter().any(|one| one.as_str() == host)
+    }
+
     pub fn executed(&self, program: &str) -> u32 {
         self.lock().executed.get(program).copied().unwrap_or(0)
     }
@@ -64,8 +71,18 @@ impl World {
         }
     }
 
+    /// Of all hosts and scopes.
     pub fn newest_token(&self) -> u64 {
-        self.lock().seen
+        self.lock().seen.values().copied().max().unwrap_or(0)
+    }
+
+    /// Programs whose names begin so, each as often as it was executed.
+    pub fn all_executed(&self, beginning: &str) -> BTreeMap<String, u32> {
+        let executed = self.lock().executed.clone();
+        let of = executed
+            .into_iter()
+            .filter(|(program, _)| program.starts_with(beginning));
+        of.collect()
     }
 
     pub fn contact_after(&self, token: u64) -> Result<(), String> {
@@ -89,18 +106,28 @@ impl World {
             token: lease.token,
         };
         let key = StepKey("late".to_owned());
-        self.begin(&key, &fence, "late").unwrap_err()
+        self.begin(&"h1".parse().unwrap(), &key, &fence, "late")
+            .unwrap_err()
     }
 
-    fn begin(&self, key: &StepKey, fence: &Fence, program: &str) -> Result<(), Outcome> {
+    fn begin(
+        &self,
+        host: &HostName,
+        key: &StepKey,
+        fence: &Fence,
+        program: &str,
+    ) -> Result<(), Outcome> {
         let mut inner = self.lock();
-        if fence.token < inner.seen || fence.token <= inner.forgotten {
-            return Err(Outcome::Fenced { seen: inner.seen });
+        let place = (host.clone(), fence.scope.clone());
+        let newest = |of: &BTreeMap<_, u64>| of.get(&place).copied().unwrap_or(0);
+        let (seen, forgotten) = (newest(&inner.seen), newest(&inner.forgotten));
+        if fence.token < seen || fence.token <= forgotten {
+            return Err(Outcome::Fenced { seen });
         }
         if inner.called_off.contains(key) {
             return Err(Outcome::CalledOff);
         }
-        inner.seen = fence.token;
+        inner.seen.insert(place, fence.token);
         inner.contacts.push((fence.token, Instant::now()));
         if !inner.spool.contains_key(key) {
             inner.spool.insert(key.clone(), program.to_owned());
@@ -117,15 +144,21 @@ impl World {
     }
 }
 
+/// Does it end only when the test wants?
+fn is_slow(program: &str) -> bool {
+    program.starts_with("slow")
+}
+
 #[async_trait]
 impl Hosts for World {
-    async fn observe(&self, _: &HostName, _: Observe) -> Result<Observed, HostError> {
+    async fn observe(&self, host: &HostName, _: Observe) -> Result<Observed, HostError> {
+        self.lock().asked.insert(host.clone());
         Ok(Observed::default())
     }
 
     async fn start(
         &self,
-        _: &HostName,
+        host: &HostName,
         key: StepKey,
         fence: Fence,
         work: Work,
@@ -136,10 +169,10 @@ impl Hosts for World {
             unreachable!("the jobs of these tests run programs")
         };
         let program = command.argv[0].clone();
-        if let Err(fenced) = self.begin(&key, &fence, &program) {
+        if let Err(fenced) = self.begin(host, &key, &fence, &program) {
             return Ok(fenced);
         }
-        if program == "slow" {
+        if is_slow(&program) {
             let mut released = self.released.subscribe();
             let _ = released.wait_for(|released| *released).await;
         }
@@ -157,7 +190,9 @@ impl Hosts for World {
                 outcome: Outcome::CalledOff,
             },
             None => StepStatus::NeverStarted,
-            Some("slow") if !*self.released.borrow() => StepStatus::Running { since_seconds: 1 },
+            Some(program) if is_slow(program) && !*self.released.borrow() => {
+                StepStatus::Running { since_seconds: 1 }
+            }
             Some(_) => StepStatus::Finished {
                 outcome: Self::done(),
             },
@@ -173,9 +208,11 @@ impl Hosts for World {
         Ok(())
     }
 
-    async fn forget(&self, _: &HostName, _: &JobId, fence: &Fence) -> Result<(), HostError> {
+    async fn forget(&self, host: &HostName, _: &JobId, fence: &Fence) -> Result<(), HostError> {
         let mut inner = self.lock();
-        inner.forgotten = inner.forgotten.max(fence.token);
+        let place = (host.clone(), fence.scope.clone());
+        let forgotten = inner.forgotten.entry(place).or_default();
+        *forgotten = (*forgotten).max(fence.token);
         Ok(())
     }
 }

@@ -172,8 +172,25 @@ pub async fn repairs_of_two_domains_do_not_exclude_each_other_but_a_deploy_does(
     }
     acquire(&store, "domain:mariadb", "j1", 1).await.unwrap();
     acquire(&store, "domain:rabbitmq", "j2", 1).await.unwrap();
-    let deploy = acquire(&store, "site:demo", "j3", 1).await;
-    assert!(matches!(deploy, Err(LeaseError::Held { .. })), "{deploy:?}");
+    for whole_or_part in ["site:demo", "batch:demo:7"] {
+        let deploy = acquire(&store, whole_or_part, "j3", 1).await;
+        assert!(matches!(deploy, Err(LeaseError::Held { .. })), "{deploy:?}");
+    }
+    for done in ["j1", "j2"] {
+        store
+            .append(&job(done), 1, at(2), &finished())
+            .await
+            .unwrap();
+    }
+    // A batch that outlived its job keeps repairs back as well, and not its own job or other batches.
+    for id in ["j4", "j5", "j6"] {
+        store.create(&job(id), at(3), &created("x")).await.unwrap();
+    }
+    acquire(&store, "batch:demo:7", "j3", 4).await.unwrap();
+    let repair = acquire(&store, "domain:mariadb", "j4", 4).await;
+    assert!(matches!(repair, Err(LeaseError::Held { .. })), "{repair:?}");
+    acquire(&store, "site:demo", "j5", 4).await.unwrap();
+    acquire(&store, "batch:demo:8", "j6", 4).await.unwrap();
 }
 
 pub async fn an_event_that_cannot_be_read_is_named(place: &dyn Place) {

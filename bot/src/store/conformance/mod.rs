@@ -78,10 +78,11 @@ cases! {
         of_many_decisions_exactly_one_counts,
         of_many_votes_each_counts_once_and_the_last_one_decides,
         what_many_bots_do_is_one_chain,
-        tokens_of_many_bots_are_all_different,
+        tokens_of_many_takers_are_all_different,
         of_many_bots_exactly_one_takes_the_lead,
         a_leader_that_was_replaced_learns_it,
         two_bots_take_different_jobs,
+        batches_are_for_any_bot_and_come_back_from_those_that_go,
         a_message_is_sent_by_one_bot,
         a_parcel_is_there_with_its_alerts_and_bounded;
     copying:

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use deploy_engine::job::{JobEvent, JobId, JobKind, Journal};
+use deploy_engine::job::{JobEvent, JobId, JobKind, JobResult, Journal};
 use futures::future::join_all;
 use jiff::SignedDuration;
 use serde_json::json;
@@ -161,8 +161,9 @@ async fn create(store: &Store, id: &str, second: i64) {
         .unwrap();
 }
 
-pub async fn tokens_of_many_bots_are_all_different(place: &dyn Place) {
-    let stores = [place.open_as("bot1").await, place.open_as("bot2").await];
+pub async fn tokens_of_many_takers_are_all_different(place: &dyn Place) {
+    // Two lives of the bot that drives the job: no other may.
+    let stores = [place.open_as("bot1").await, place.open_as("bot1").await];
     create(&stores[0], "j1", 0).await;
     let tokens = at_once(|number| {
         let store = stores[number % 2].clone();
@@ -244,6 +245,83 @@ pub async fn two_bots_take_different_jobs(place: &dyn Place) {
     assert!(["bot1", "bot2"].contains(&driver.as_str()), "{driver}");
 }
 
+async fn create_batch(store: &Store, number: usize, model: &str) {
+    let created = JobEvent::Created {
+        kind: JobKind::Batch {
+            of: JobId("j1".into()),
+            model: model.to_owned(),
+        },
+        title: "16 hosts".into(),
+        requested_by: "alice".into(),
+        scope: format!("batch:demo:{number}"),
+        steps: vec![],
+    };
+    let id = JobId(format!("j1x{number:02}"));
+    store.create(&id, at(1), &created).await.unwrap();
+}
+
+pub async fn batches_are_for_any_bot_and_come_back_from_those_that_go(place: &dyn Place) {
+    let (one, two) = (place.open_as("bot1").await, place.open_as("bot2").await);
+    create(&one, "j1", 0).await;
+    for number in 0..40 {
+        create_batch(&one, number, if number < 30 { "m" } else { "n" }).await;
+    }
+    // They are no jobs of their own to whoever looks, and nobody's yet.
+    assert_eq!(one.jobs(true, 99).await.unwrap().len(), 1);
+    assert_eq!(two.take_jobs("", 99).await.unwrap(), []);
+    assert_eq!(two.take_batches(Some("other"), 99).await.unwrap(), []);
+    let taken = at_once(|number| {
+        let store = if number % 2 == 0 { &one } else { &two }.clone();
+        async move { store.take_batches(Some("m"), 1).await.unwrap() }
+    })
+    .await;
+    let mut taken: Vec<JobId> = taken.into_iter().flatten().collect();
+    let many = taken.len();
+    taken.sort();
+    taken.dedup();
+    assert_eq!(taken.len(), many, "a batch was taken twice");
+    while !two.take_batches(Some("m"), 7).await.unwrap().is_empty() {}
+    // What only another may drive is for whoever takes any.
+    assert_eq!(one.take_batches(None, 99).await.unwrap().len(), 10);
+    let own = async |store: &Store| store.own_batches().await.unwrap().len();
+    let (of_one, of_two) = (own(&one).await, own(&two).await);
+    assert_eq!(of_one + of_two, 40);
+    assert!(of_one >= 10 && of_two > 0);
+
+    // A cancel reaches its driver, and who asked first stays.
+    let asked = two.own_batches().await.unwrap()[0].id.clone();
+    for by in ["its job", "somebody else"] {
+        one.ask_to_cancel(&asked, by).await.unwrap();
+    }
+    let wanted = two.own_batches().await.unwrap();
+    assert_eq!(wanted[0].cancel_by.as_deref(), Some("its job"));
+    assert!(wanted[1..].iter().all(|batch| batch.cancel_by.is_none()));
+
+    // Nobody is gone: nothing comes back. Then one is, and later the other leaves.
+    one.beat("host1", at(2)).await.unwrap();
+    two.beat("host2", at(2)).await.unwrap();
+    assert_eq!(one.free_batches().await.unwrap(), []);
+    one.forget_replica("bot2").await.unwrap();
+    assert_eq!(one.free_batches().await.unwrap().len(), of_two);
+    assert_eq!((own(&one).await, own(&two).await), (of_one, 0));
+    one.leave().await.unwrap();
+    assert_eq!(two.take_batches(None, 99).await.unwrap().len(), 40);
+
+    // Of a finished one only how it ended is known.
+    let finished = JobEvent::Finished {
+        result: JobResult::Succeeded,
+    };
+    assert_eq!(two.result(&asked).await.unwrap(), None);
+    two.append(&asked, 1, at(3), &finished).await.unwrap();
+    assert_eq!(
+        two.result(&asked).await.unwrap(),
+        Some(JobResult::Succeeded)
+    );
+    assert_eq!(own(&two).await, 39);
+    let job = JobId("j1".into());
+    assert_eq!(two.batches_of(&job).await.unwrap().len(), 40);
+}
+
 pub async fn a_message_is_sent_by_one_bot(place: &dyn Place) {
     let (one, two) = (place.open_as("bot1").await, place.open_as("bot2").await);
     let key = MessageKey {
@@ -301,7 +379,12 @@ pub async fn a_parcel_is_there_with_its_alerts_and_bounded(place: &dyn Place) {
         (&parcels[0].body["count"], &parcels[1].body["count"]),
         (&json!(0), &json!(1))
     );
-    store.inbox_heard(parcels[1].id).await.unwrap();
+    // A leader that was replaced takes nothing away from the next one.
+    place.open_as("bot2").await.lead(None).await.unwrap();
+    assert!(!store.inbox_heard(parcels[1].id).await.unwrap());
+    let seen = store.leadership().await.unwrap();
+    store.lead(seen.as_ref()).await.unwrap().unwrap();
+    assert!(store.inbox_heard(parcels[1].id).await.unwrap());
     assert_eq!(store.inbox(1).await.unwrap()[0].body["count"], 2);
     fold(0).await.unwrap();
 }

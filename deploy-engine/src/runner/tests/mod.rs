@@ -1,5 +1,6 @@
 //! The runner against scripted hosts in virtual time.
 
+mod batches;
 mod crash;
 mod late;
 mod walk;
@@ -58,6 +59,7 @@ impl Stage {
         let scope = match &kind {
             JobKind::Deploy { .. } => "site:demo",
             JobKind::Heal { .. } => "domain:mariadb",
+            JobKind::Batch { .. } => "batch:demo:0",
         };
         let created = JobEvent::Created {
             kind,
