@@ -19,6 +19,7 @@ use lab::{
     scenario::{Changes, Installation, Program, with_packages},
     synapse::{Limits, Synapse},
     testing::test_name,
+    wait,
 };
 use serde_json::json;
 use support::human::{Human, Seen};
@@ -81,6 +82,7 @@ fn heals_and_tells_it_in_an_encrypted_room() {
         let outcomes = drill::on_running(&drills, &installation, &progress).unwrap();
         all_passed(&drills, &outcomes);
         runtime.block_on(all_told(&installation, &human));
+        is_silenced_by_a_word(lab, &installation);
         bot.stop().unwrap();
     });
 }
@@ -143,6 +145,38 @@ async fn all_told(installation: &Installation, human: &Human) {
         assert!(messages <= 1, "{incident} was told in {messages} messages");
         println!("{}\n", last_words(&seen, incident).unwrap_or_default());
     }
+}
+
+/// A person silences an open incident in the real Alertmanager, finds it listed, and ends it again.
+fn is_silenced_by_a_word(lab: &Lab, installation: &Installation) {
+    let data = |words: &[&str]| installation.ask(words).unwrap()["data"].take();
+    data(&["halt", "somebody looks"]);
+    lab.ssh_ok("ctl1", &["systemctl", "stop", "memcached.service"])
+        .unwrap();
+    let id = wait::until("an open incident of memcached", TOLD_LIMIT, || {
+        let incidents = data(&["incidents"]);
+        let mut all = incidents["incidents"].as_array().into_iter().flatten();
+        let found = all.find(|one| one["closed_at"].is_null() && one["alerts_firing"] != 0);
+        let id = found.and_then(|one| one["id"].as_str().map(str::to_owned));
+        id.ok_or_else(|| incidents.to_string())
+    });
+    let made = data(&["silence", &id.unwrap(), "1h", "a test"]);
+    let silence = made["silences"][0].as_str().unwrap();
+    let listed = data(&["silences"]);
+    let all = listed["silences"].as_array().unwrap();
+    let ours = all.iter().find(|one| one["id"] == silence).unwrap();
+    assert!(ours["comment"].as_str().unwrap().starts_with("a test"));
+    let name =
+        json!({"name": "alertname", "value": "MemcachedDown", "isRegex": false, "isEqual": true});
+    assert!(
+        ours["matchers"].as_array().unwrap().contains(&name),
+        "{ours}"
+    );
+    data(&["unsilence", silence]);
+    let listed = data(&["silences"]);
+    let mut all = listed["silences"].as_array().unwrap().iter();
+    assert!(all.all(|one| one["id"] != silence), "{listed}");
+    data(&["resume"]);
 }
 
 /// What the message about an incident says by now.

@@ -10,6 +10,7 @@ mod overriding;
 mod reach;
 mod repairing;
 mod replaying;
+mod silencing;
 mod status;
 mod trusting;
 
@@ -107,6 +108,11 @@ impl Bot {
             Command::Deny { id } => settled(self.deny(asked, id.as_deref()).await),
             Command::Incidents => settled(self.incidents().await),
             Command::Ack { id } => settled(self.ack(asked, &id).await),
+            Command::Silence { id, length, why } => {
+                settled(self.silence(asked, &id, length, &why).await)
+            }
+            Command::Silences => self.silences().await,
+            Command::Unsilence { id } => settled(self.unsilence(asked, &id).await),
             Command::Why { id } => settled(self.why(&id).await),
             Command::Run { runbook, hosts } => settled(self.run_runbook(&runbook, &hosts).await),
             Command::Override { gate, id, reason } => {

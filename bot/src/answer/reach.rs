@@ -45,6 +45,7 @@ impl Bot {
             | Command::Job { .. }
             | Command::Plan { .. }
             | Command::Incidents
+            | Command::Silences
             | Command::Why { .. }
             | Command::Runbooks
             | Command::Drill
@@ -53,7 +54,11 @@ impl Bot {
             | Command::Trust { change: None, .. } => None,
             // See `approve` and `deny`.
             Command::Approve { .. } | Command::Deny { .. } => None,
-            Command::Halt { .. } | Command::Resume | Command::Review { .. } => Some(Subject::Site),
+            // A silence may be about anything.
+            Command::Halt { .. }
+            | Command::Resume
+            | Command::Review { .. }
+            | Command::Unsilence { .. } => Some(Subject::Site),
             Command::Deploy {
                 target: Target::Site,
             } => Some(Subject::Site),
@@ -73,10 +78,11 @@ impl Bot {
                 let runbook = about.as_deref().and_then(|about| about.split('@').next());
                 Some(runbook.map_or(Subject::Site, |runbook| self.runbook_subject(runbook)))
             }
-            Command::Ack { id } | Command::Override { id, .. } => self
-                .open_incident(id)
-                .await?
-                .map(|incident| self.incident_subject(&incident)),
+            Command::Ack { id } | Command::Silence { id, .. } | Command::Override { id, .. } => {
+                self.open_incident(id)
+                    .await?
+                    .map(|incident| self.incident_subject(&incident))
+            }
             Command::Cancel { id: None } => {
                 return Err(Answer::refused(
                     "Say which job: you may not cancel every one",

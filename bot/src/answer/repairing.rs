@@ -86,7 +86,7 @@ impl Bot {
     }
 
     /// An incident by its id or a part of it, open ones first.
-    async fn find_incident(&self, word: &str) -> Result<Option<Incident>, Answer> {
+    pub(super) async fn find_incident(&self, word: &str) -> Result<Option<Incident>, Answer> {
         if let Some(whole) = heal::incident_of(&self.store, &IncidentId(word.to_owned())).await? {
             return Ok(Some(whole));
         }

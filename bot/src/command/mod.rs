@@ -5,7 +5,7 @@ mod parse;
 mod table;
 
 use deploy_engine::model::{HostName, ServiceName};
-use runbooks::gate::GateId;
+use runbooks::{format::Span, gate::GateId};
 use serde::{Deserialize, Serialize};
 
 pub use help::{help, overview};
@@ -41,6 +41,15 @@ pub enum Command {
     Alerts,
     Incidents,
     Ack {
+        id: String,
+    },
+    Silence {
+        id: String,
+        length: Span,
+        why: String,
+    },
+    Silences,
+    Unsilence {
         id: String,
     },
     Plan {

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use deploy_engine::model::{HostName, ServiceName};
-use runbooks::gate::{GateId, OVERRIDABLE};
+use runbooks::{
+    format::Span,
+    gate::{GateId, OVERRIDABLE},
+};
 
 use super::{ArgKind, ArgSpec, Command, CommandSpec, TABLE, Target, Trust, spec_of};
 
@@ -159,6 +162,13 @@ fn check(
             };
         }
         ArgKind::Text => return Ok(word.to_owned()),
+        ArgKind::Length => {
+            let length = Span::parse(word).ok().filter(|length| length.0.0 > 0);
+            let expected = "a length like 30m, 2h or 1d, at most 7d";
+            return length
+                .map(|_| word.to_owned())
+                .ok_or_else(|| wrong(spec, expected, word, None));
+        }
         ArgKind::Since => {
             let expected = "a time like 12h or 30d, at most 365d";
             return since(word)
@@ -309,6 +319,11 @@ impl Words {
                     .expect("the word is the name of a known service"),
             ),
         })
+    }
+
+    /// A required length: the parser has made sure that it is one.
+    pub fn length(&mut self) -> Span {
+        Span::parse(&self.text()).expect("the word is a length of time")
     }
 
     /// A required gate: the parser has made sure that it is one.

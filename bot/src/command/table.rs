@@ -21,6 +21,8 @@ pub enum ArgKind {
     Gate,
     /// A runbook, or `RUNBOOK@GROUP` for a group of hosts.
     Trusted,
+    /// A length of time from now on, for example `2h`.
+    Length,
     /// A length of time back from now, for example `30d`; `--since` before it is read over.
     Since,
     /// All words that remain, as one text.
@@ -158,6 +160,41 @@ pub static TABLE: &[CommandSpec] = &[
         "Take an incident: it stays open, but stops paging",
         "ack 7f3a",
         |w| Command::Ack { id: w.text() }
+    ),
+    command!(
+        "silence",
+        ["mute"],
+        [
+            need("INCIDENT", K::Id),
+            need("LENGTH", K::Length),
+            need("REASON", K::Text)
+        ],
+        Operator,
+        "Silence an incident's alerts in Alertmanager; the bot keeps its hands off as well",
+        "silence 7f3a 2h the switch is being replaced",
+        |w| Command::Silence {
+            id: w.text(),
+            length: w.length(),
+            why: w.text()
+        }
+    ),
+    command!(
+        "silences",
+        [],
+        [],
+        Viewer,
+        "What is silenced in Alertmanager, by whom and for how long",
+        "silences",
+        |_| Command::Silences
+    ),
+    command!(
+        "unsilence",
+        ["unmute"],
+        [need("SILENCE", K::Id)],
+        Operator,
+        "End a silence",
+        "unsilence 2f1c7a8e-0c53-4c8f-9d0e-5a1b2c3d4e5f",
+        |w| Command::Unsilence { id: w.text() }
     ),
     command!(
         "why",

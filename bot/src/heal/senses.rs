@@ -30,7 +30,8 @@ const WEBHOOK_EVERY: SignedDuration = SignedDuration::from_mins(5);
 pub struct Senses {
     health: Mutex<Vec<SourceHealth>>,
     webhooks: Vec<SourceName>,
-    alertmanagers: Vec<AlertmanagerClient>,
+    /// Those that can be asked.
+    alertmanagers: Vec<(SourceName, AlertmanagerClient)>,
     prometheus: Vec<PrometheusSource>,
     figures: Arc<Figures>,
 }
@@ -56,7 +57,8 @@ impl Senses {
             if let Some(url) = &source.url {
                 let asked = SourceName(format!("{} (API)", source.name));
                 sense(asked.clone(), "silences", EXPECTED_EVERY);
-                alertmanagers.push(AlertmanagerClient::new(asked, url)?);
+                let client = AlertmanagerClient::new(asked, url)?;
+                alertmanagers.push((name(&source.name), client));
             }
         }
         let mut prometheus = Vec::new();
@@ -78,6 +80,17 @@ impl Senses {
         })
     }
 
+    /// Alertmanagers that can be asked, with the names of their sources.
+    pub fn alertmanagers(&self) -> &[(SourceName, AlertmanagerClient)] {
+        &self.alertmanagers
+    }
+
+    pub fn alertmanager(&self, source: &SourceName) -> Option<&AlertmanagerClient> {
+        let mut all = self.alertmanagers.iter();
+        all.find(|(name, _)| name == source)
+            .map(|(_, client)| client)
+    }
+
     pub fn blind_spots(&self, now: Timestamp) -> Vec<BlindSpot> {
         let refused = self.figures.last_unauthorised();
         for source in &self.webhooks {
@@ -95,7 +108,7 @@ impl Senses {
     /// Asks every source now and then, until told to stop.
     pub async fn watch(&self, stop: CancellationToken) {
         loop {
-            for client in &self.alertmanagers {
+            for (_, client) in &self.alertmanagers {
                 self.note(client.name(), client.silences().await.map(drop));
             }
             for source in &self.prometheus {

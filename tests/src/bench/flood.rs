@@ -19,6 +19,8 @@ use crate::scenario::{self, Changes, Installation, capture, with_packages};
 use crate::{Lab, LabOptions, Progress, wait};
 
 const ADDRESS: &str = "10.77.0.1:9480";
+/// Where silences are made.
+const ALERTMANAGER: &str = "http://10.77.0.11:9093";
 const TOKEN: &str = "bench-token";
 /// Open alerts while people ask.
 const OPEN: u64 = 20_000;
@@ -70,7 +72,7 @@ pub(super) fn run(run: &Run, seconds: u32) -> anyhow::Result<Flood> {
     };
     let lab = Lab::up(&options, &run.progress)?;
     let installation = install(&lab, run)?;
-    let phase = run.progress.phase("deploy memcached on the one host");
+    let phase = run.progress.phase("deploy memcached and Alertmanager");
     installation.deploy_alone("site")?;
     phase.done();
     let bot = Bot::start(run, installation)?;
@@ -114,6 +116,7 @@ fn measure(
         &["incidents"],
         &["why", "INCIDENT"],
         &["ack", "INCIDENT"],
+        &["silence", "INCIDENT", "1h", "benchmark"],
     ] {
         let phase = progress.phase(&format!("{QUESTIONS} times `{}`", words.join(" ")));
         flood.questions.push(bot.ask_often(words)?);
@@ -123,11 +126,12 @@ fn measure(
     Ok(flood)
 }
 
-/// The demo's site, of which only memcached is left, and its alerts from whoever has the token.
+/// The demo's site, of which only memcached and Alertmanager are left, and its alerts from whoever has the token.
 fn install(lab: &Lab, run: &Run) -> anyhow::Result<Installation> {
-    let source = json!({"alertmanager": [{"name": "am", "token": {"file": "token"}}]});
+    let source =
+        json!({"alertmanager": [{"name": "am", "url": ALERTMANAGER, "token": {"file": "token"}}]});
     let changes = Changes {
-        services: vec!["memcached".to_owned()],
+        services: ["memcached", "alertmanager"].map(str::to_owned).into(),
         config: [("sources".to_owned(), source)].into(),
         ..Changes::default()
     };
