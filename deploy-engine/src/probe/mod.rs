@@ -8,6 +8,7 @@ pub mod keepalived;
 pub mod memcached;
 pub mod monitoring;
 pub mod rabbitmq;
+mod repeated;
 mod table;
 mod words;
 

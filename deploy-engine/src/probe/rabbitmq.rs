@@ -7,7 +7,7 @@ use anstream::adapter::strip_str;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ProbeContext,
+    ProbeContext, repeated,
     table::{self, Entry, LIST_LIMIT_BYTES, OUTPUT_LIMIT_BYTES},
 };
 use crate::wire::{self, ProbeResult, TcpTarget};
@@ -402,8 +402,9 @@ impl Queue {
     }
 }
 
+/// RabbitMQ names the mirrors of a queue twice.
 pub fn parse_queues(result: &ProbeResult) -> Result<Vec<Queue>, String> {
-    table::json(table::answered_ok(result)?)
+    repeated::json(table::answered_ok(result)?)
 }
 
 /// [`QUORUM_CRITICAL`]: whether some queue would lose its majority if this node stopped.
@@ -613,6 +614,9 @@ mod tests {
             ]
         );
         assert_eq!(queues[2].online.len(), 3);
+        let mirrored = r#"[{"name":"q","vhost":"/","type":"classic","slave_nodes":["rabbit@h2"],"slave_nodes":[]}]"#;
+        let mirrored = parse_queues(&http(200, mirrored)).unwrap();
+        assert!(mirrored[0].is_mirrored(), "whichever of the two says so");
         let critical = r#"{"status":"failed","reason":"...","queues":[{"readable_name":"queue 'q1' in vhost '/'"}]}"#;
         let critical = parse_quorum_critical(&http(503, critical)).unwrap();
         assert_eq!(
