@@ -124,6 +124,14 @@ impl Records for BotRecords {
             .map_err(failed)
     }
 
+    async fn put_incidents(&self, incidents: &[&Incident]) -> Result<(), RecordError> {
+        let rows: Vec<_> = incidents
+            .iter()
+            .map(|one| row(one))
+            .collect::<Result<_, _>>()?;
+        self.store.put_incidents(&rows).await.map_err(failed)
+    }
+
     async fn put_decision(&self, decision: &DecisionRecord) -> Result<(), RecordError> {
         let text =
             serde_json::to_string(decision).map_err(|error| RecordError(error.to_string()))?;

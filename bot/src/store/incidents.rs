@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Store, StoreError,
-    db::values,
+    db::{self, Lock, values},
     row::{Reader, micros, to_json},
 };
 
@@ -22,25 +22,43 @@ pub struct IncidentRow {
     pub body: Value,
 }
 
+const PUT: &str = "INSERT INTO incidents (id, state, service, runbook, opened_at, closed_at, body) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO UPDATE SET state = excluded.state, \
+     service = excluded.service, runbook = excluded.runbook, opened_at = excluded.opened_at, \
+     closed_at = excluded.closed_at, body = excluded.body";
+
+fn values_of(incident: &IncidentRow) -> Result<Vec<db::Value>, StoreError> {
+    Ok(values![
+        &incident.id,
+        &incident.state,
+        &incident.service,
+        &incident.runbook,
+        micros(incident.opened_at),
+        incident.closed_at.map(micros),
+        to_json("incident", &incident.id, &incident.body)?,
+    ])
+}
+
 impl Store {
     /// Adds or replaces an incident, in order: jobs and words to people, which follow from it, are recorded after it.
     pub async fn put_incident(&self, incident: &IncidentRow) -> Result<(), StoreError> {
-        let sql = "INSERT INTO incidents (id, state, service, runbook, opened_at, closed_at, body) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO UPDATE SET state = excluded.state, \
-                   service = excluded.service, runbook = excluded.runbook, opened_at = excluded.opened_at, \
-                   closed_at = excluded.closed_at, body = excluded.body";
-        let values = values![
-            &incident.id,
-            &incident.state,
-            &incident.service,
-            &incident.runbook,
-            micros(incident.opened_at),
-            incident.closed_at.map(micros),
-            to_json("incident", &incident.id, &incident.body)?,
-        ];
         let what = "recording an incident";
-        self.db.write_in_order(what, sql, values).await?;
+        let values = values_of(incident)?;
+        self.db.write_in_order(what, PUT, values).await?;
         Ok(())
+    }
+
+    /// All or none, in one turn of the writer.
+    pub async fn put_incidents(&self, incidents: &[IncidentRow]) -> Result<(), StoreError> {
+        if incidents.is_empty() {
+            return Ok(());
+        }
+        let what = "recording incidents";
+        let mut tx = self.db.begin(what, Lock::Rows).await?;
+        for incident in incidents {
+            tx.run(what, PUT, values_of(incident)?).await?;
+        }
+        tx.commit_in_order(what).await
     }
 
     pub async fn incident(&self, id: &str) -> Result<Option<IncidentRow>, StoreError> {

@@ -1,7 +1,7 @@
 //! How often incidents whose alerts change again and again are put on record. Pure.
 //!
 //! The alerts themselves are in the store before the healer hears of them, and a restart reads them from there; so in a storm an
-//! incident of hundreds of alerts need not be written anew for every message.
+//! incident of hundreds of alerts need not be written anew for every message, and all of them are written together.
 
 use std::collections::BTreeMap;
 
@@ -18,22 +18,18 @@ struct Next {
     waits: bool,
 }
 
-/// Incidents that were put on record a moment ago.
+/// Incidents whose alerts changed, or were put on record a moment ago.
 #[derive(Default)]
 pub(super) struct Pace(BTreeMap<IncidentId, Next>);
 
 impl Pace {
-    /// May a change of its alerts be recorded now? If not, [`Pace::due`] names the incident in a moment.
-    pub fn admits(&mut self, id: &IncidentId, now: Timestamp) -> bool {
+    /// Its alerts changed: [`Pace::due`] names it now or in a moment.
+    pub fn changed(&mut self, id: &IncidentId, now: Timestamp) {
         let next = self.0.entry(id.clone()).or_insert(Next {
             at: now,
-            waits: false,
+            waits: true,
         });
-        next.waits = now < next.at;
-        if !next.waits {
-            next.at = now + PAUSE;
-        }
-        !next.waits
+        next.waits = true;
     }
 
     /// Incidents that are to be put on record now. Whoever changes no more is forgotten.
@@ -72,17 +68,20 @@ mod tests {
         let at = |ms: i64| Timestamp::from_millisecond(1_000_000 + ms).unwrap();
         let (one, other) = (IncidentId("i1".into()), IncidentId("i2".into()));
         let mut pace = Pace::default();
-        assert!(pace.admits(&one, at(0)));
+        pace.changed(&one, at(0));
+        pace.changed(&one, at(0));
+        assert_eq!(pace.due(at(0)), vec![one.clone()]);
         assert_eq!(pace.next_at(), None);
-        assert!((1..100).all(|ms| !pace.admits(&one, at(ms))));
-        assert!(pace.admits(&other, at(50)));
+        (1..100).for_each(|ms| pace.changed(&one, at(ms)));
+        assert_eq!(pace.due(at(100)), vec![]);
+        pace.changed(&other, at(100));
+        assert_eq!(pace.due(at(100)), vec![other]);
         assert_eq!(pace.next_at(), Some(at(1_000)));
         assert_eq!(pace.due(at(999)), vec![]);
         assert_eq!(pace.due(at(1_000)), vec![one.clone()]);
-        assert!(!pace.admits(&one, at(1_500)));
+        pace.changed(&one, at(1_500));
         assert_eq!(pace.due(at(2_000)), vec![one.clone()]);
         assert_eq!(pace.due(at(9_000)), vec![]);
         assert!(pace.0.is_empty());
-        assert!(pace.admits(&one, at(9_001)));
     }
 }

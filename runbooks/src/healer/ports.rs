@@ -48,6 +48,13 @@ pub trait Records: Send + Sync {
         Ok(open.into_iter().find(|one| one.id == *id))
     }
     async fn put_incident(&self, incident: &Incident) -> Result<(), RecordError>;
+    /// All or none, where records can; none is fine.
+    async fn put_incidents(&self, incidents: &[&Incident]) -> Result<(), RecordError> {
+        for incident in incidents {
+            self.put_incident(incident).await?;
+        }
+        Ok(())
+    }
     /// For `!why`: what was decided, by whom or what, on which evidence.
     async fn put_decision(&self, decision: &DecisionRecord) -> Result<(), RecordError>;
     /// Repairs since then, oldest first, whoever asked for them.

@@ -409,7 +409,7 @@ impl Healer {
         }
     }
 
-    /// An incident that stays as it is, but for its alerts, is put on record now and then.
+    /// An incident that stays as it is, but for its alerts, is put on record with others, now and then.
     async fn alerts_changed(&mut self, id: &IncidentId) {
         let now = self.now();
         let Some(incident) = self.incidents.get(id) else {
@@ -418,8 +418,19 @@ impl Healer {
         let state = incident.state.clone();
         let next = state.next(&Event::AlertsChanged, incident.is_firing(), now);
         let stays = next.is_ok_and(|next| next == incident.state);
-        if !stays || self.pace.admits(id, now) {
-            let _ = self.change(id, &Event::AlertsChanged).await;
+        match stays {
+            true => self.pace.changed(id, now),
+            false => drop(self.change(id, &Event::AlertsChanged).await),
+        }
+    }
+
+    /// Records incidents of which nothing but the alerts has changed.
+    async fn keep_pace(&mut self, now: Timestamp) {
+        let due = self.pace.due(now);
+        let due: Vec<&Incident> = due.iter().filter_map(|id| self.incidents.get(id)).collect();
+        if let Err(error) = self.ports.records.put_incidents(&due).await {
+            let what = error.to_string();
+            self.ports.tell.tell(News::Trouble { what });
         }
     }
 
@@ -548,9 +559,7 @@ impl Healer {
                 let _ = self.change(&id, &Event::Tick).await;
             }
         }
-        for id in self.pace.due(now) {
-            self.keep(&id).await;
-        }
+        self.keep_pace(now).await;
         self.weather(now);
         let due: Vec<IncidentId> = self
             .incidents

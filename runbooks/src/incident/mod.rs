@@ -20,8 +20,9 @@ pub use state::{Event, IllegalTransition, SETTLED_ALERTS, State};
 
 use crate::{decision::Steady, format::RunbookId, matching::Matched};
 
-/// Alerts kept whole with one incident; more of the same domain change nothing of what is decided.
-pub const ALERTS_KEPT: usize = 200;
+/// Alerts kept whole with one incident; more of the same domain change nothing of what is decided, and so many at once are a storm,
+/// in which nothing is repaired.
+pub const ALERTS_KEPT: usize = 50;
 /// Firing alerts beyond these of which only the key is kept, so that an incident ends with the last of them. Past this a
 /// sender's next repeat tells of them again.
 pub const MORE_KEPT: usize = 50_000;
