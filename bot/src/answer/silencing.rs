@@ -221,7 +221,7 @@ mod tests {
 
     fn incident(alerts: &[(&str, &str, &str)]) -> Incident {
         let mut incident: Incident = serde_json::from_value(json!({
-            "id": "i1", "domain": {"service": "memcached"}, "opened_at": Timestamp::UNIX_EPOCH, "closed_at": null,
+            "id": "i1", "domain": {"domain": "service", "name": "memcached"}, "opened_at": Timestamp::UNIX_EPOCH, "closed_at": null,
             "state": {"state": "open"}, "since": Timestamp::UNIX_EPOCH, "alerts": {}, "subjects": [], "runbooks": [],
             "steady": {}, "unproven": [], "under": null, "tell_only": null,
         }))
@@ -230,7 +230,7 @@ mod tests {
             let alert: Alert = serde_json::from_value(json!({
                 "source": "am", "fingerprint": index.to_string(), "name": name, "status": status,
                 "labels": {"alertname": name, "host": host, "severity": "critical"}, "annotations": {},
-                "starts_at": Timestamp::UNIX_EPOCH, "ends_at": null, "generator_url": null,
+                "starts_at": Timestamp::UNIX_EPOCH, "ends_at": null, "generator_url": "",
                 "received_at": Timestamp::UNIX_EPOCH,
             }))
             .unwrap();

@@ -402,6 +402,9 @@ mod tests {
             "trust RMQ-1 always",
             "trust rmq-1@COMPUTE auto it was earned",
             "trust rmq-1@storage auto",
+            "silence 7f3a 2h the switch is replaced",
+            "silence 7f3a 2y it is old",
+            "silence 7f3a 2h",
             "clear h19c3",
             "clear h19c3 the disk   was full",
             "drilled RMQ-2 0a1b2c",
@@ -448,7 +451,9 @@ mod tests {
             .collect();
         assert_eq!(
             with_text,
-            ["halt", "trust", "clear", "drilled", "override", "review"]
+            [
+                "silence", "halt", "trust", "clear", "drilled", "override", "review"
+            ]
         );
     }
 
