@@ -6,6 +6,7 @@ mod failures;
 mod forced;
 mod service;
 mod survive;
+mod systemd;
 
 use std::{
     collections::BTreeMap,
