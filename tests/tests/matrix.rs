@@ -141,7 +141,11 @@ async fn the_adapter_conforms_and_keeps_within_a_real_rate_limit() {
     stop.cancel();
 }
 
-/// The adapter as the office uses it: what the server refuses for its rate comes again after the wait it asks for.
+/// From joining its room to the end of the first sync, before which the adapter delivers nothing.
+const CONNECT_LIMIT: Duration = Duration::from_secs(60);
+
+/// The adapter as the office uses it: what the server refuses for its rate comes again after the wait it asks for, and what came
+/// before the adapter was connected comes again a little later.
 struct Paced {
     adapter: std::sync::Arc<Matrix>,
 }
@@ -158,10 +162,16 @@ impl ChatAdapter for Paced {
         self.adapter.prefix()
     }
     async fn deliver(&self, post: &bot::chat::Post) -> Result<String, bot::chat::ChatError> {
+        let begun = std::time::Instant::now();
         loop {
             match self.adapter.deliver(post).await {
                 Err(bot::chat::ChatError::RateLimited { wait_ms, .. }) => {
                     tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+                }
+                Err(bot::chat::ChatError::Unavailable { .. })
+                    if begun.elapsed() < CONNECT_LIMIT =>
+                {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 other => return other,
             }
