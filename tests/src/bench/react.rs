@@ -95,6 +95,8 @@ fn inside(run: &Run, lab: &Lab) -> anyhow::Result<React> {
         number: 0,
     };
     stage.watchdog_was_heard()?;
+    // The bot closes connections on which nothing comes for long.
+    stage.ours = Sender::connect(ADDRESS, token.trim())?;
     let mut react = React {
         build: run.build,
         ours: Vec::new(),
