@@ -191,7 +191,7 @@ pub fn parse_unit_properties(result: &ProbeResult) -> Result<BTreeMap<String, Un
         .collect()
 }
 
-/// The probe that asks for one unit: [`UNITS`] takes systemd tens of milliseconds, this one a few.
+/// The probe that asks for one unit: [`UNITS`] takes systemd tens of milliseconds, this one less than one.
 pub fn unit_probe(name: &str) -> String {
     format!("{UNIT}/{name}")
 }

@@ -401,8 +401,7 @@ pub(super) fn asks_of(runbook: &Runbook, incident: &Incident, topology: &Topolog
     };
     let mut asks = Vec::new();
     for name in runbook.evidence.iter().cloned().chain(units(runbook)) {
-        let name = &name;
-        let service = probe::find(name).and_then(|probe| probe.service());
+        let service = probe::find(&name).and_then(|probe| probe.service());
         if service.is_some_and(|service| !topology.is_deployed(service)) {
             continue;
         }

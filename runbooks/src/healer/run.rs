@@ -427,10 +427,13 @@ impl Healer {
     /// Records incidents of which nothing but the alerts has changed.
     async fn keep_pace(&mut self, now: Timestamp) {
         let due = self.pace.due(now);
-        let due: Vec<&Incident> = due.iter().filter_map(|id| self.incidents.get(id)).collect();
-        if let Err(error) = self.ports.records.put_incidents(&due).await {
+        let found = due.iter().filter_map(|id| self.incidents.get(id));
+        let incidents: Vec<&Incident> = found.collect();
+        if let Err(error) = self.ports.records.put_incidents(&incidents).await {
             let what = error.to_string();
             self.ports.tell.tell(News::Trouble { what });
+            // They are still not on record.
+            due.iter().for_each(|id| self.pace.changed(id, now));
         }
     }
 
