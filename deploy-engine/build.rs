@@ -12,9 +12,10 @@ use std::{
 };
 
 /// What of this package goes into the agent.
-const INPUTS: [&str; 7] = [
+const INPUTS: [&str; 8] = [
     "src/wire",
     "src/agent",
+    "src/impstats.rs",
     "src/bin/nightshift-agent.rs",
     "src/lib.rs",
     "Cargo.toml",

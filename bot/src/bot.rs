@@ -9,6 +9,7 @@ use deploy_engine::{model::Model, transport::Hosts};
 use jiff::{SignedDuration, Timestamp};
 use runbooks::{healer::HealSettings, library::Library};
 use serde_json::json;
+use tokio::sync::Notify;
 
 use crate::{
     answer::Answer,
@@ -22,6 +23,7 @@ use crate::{
     halt::Halt,
     heal,
     jobs::{JobDesk, Projection},
+    logs::LogStores,
     pace::{CommandPace, Paced},
     replicas::Lead,
     rights::{self, Identity, People, Permit, Refusal, Role, Spot},
@@ -58,6 +60,9 @@ pub struct Bot {
     pub healing: Arc<HealSettings>,
     pub ear: heal::Ear,
     pub senses: Arc<heal::Senses>,
+    /// Woken when somebody takes care of something, here or in a monitoring system.
+    pub care: Arc<Notify>,
+    pub logs: LogStores,
     pub vocabulary: Vocabulary,
     pub strangers: Mutex<HashMap<Identity, Timestamp>>,
     pub redactor: Redactor,

@@ -145,7 +145,7 @@ fn examples_are_right_and_schemas_are_json() {
             "{error:#}"
         );
     }
-    for of in ["site", "service", "runbook", "config"] {
+    for of in ["site", "service", "runbook", "alerts", "config"] {
         let output = Command::new(env!("CARGO_BIN_EXE_nightshift"))
             .args(["schema", of])
             .output()
@@ -194,9 +194,54 @@ fn a_runbook_that_does_what_is_never_done_is_not_loaded() {
     let said = text(&checked.stderr);
     assert!(!checked.status.success());
     assert!(
-        said.contains("ours/MEM-1.yaml:21:") && said.contains("class N"),
+        said.contains("ours/MEM-1.yaml:20:") && said.contains("class N"),
         "{said}"
     );
     let served = home.script("!whoami\n");
     assert!(!served.status.success() && !text(&served.stdout).contains("You are"));
+}
+
+/// Without a running bot, in the chat, and with a table of the site's own that says so.
+#[test]
+fn what_would_become_of_alerts() {
+    let home = Home::new("runbook_dirs: [ours]\n");
+    for folder in ["ours/alerts", "rules"] {
+        std::fs::create_dir_all(home.path().join(folder)).unwrap();
+    }
+    let own =
+        "alerts: ours\nsets:\n- set: our rules\n  map:\n  - {page: [], names: [MemcachedDown]}\n";
+    home.write("ours/alerts/ours.yaml", own);
+    home.write(
+        "rules/some.rules",
+        "groups:\n- name: a\n  rules:\n  - {alert: MySQLDown, expr: up == 0}\n  - {alert: MemcachedDown, expr: up == 0}\n  - {alert: Odd, expr: up == 0}\n",
+    );
+    home.write("rules/wrong.yaml", "groups: [\n");
+    let rules = home.path().join("rules");
+    let output = home.run(&["explain", rules.to_str().unwrap()]);
+    let (said, wrong) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "one file is wrong:\n{said}");
+    for part in [
+        "1 runbook, 1 page, 1 unknown: page",
+        "GAL-1",
+        "instead",
+        "nobody",
+    ] {
+        assert!(said.contains(part), "expected {part:?} in:\n{said}");
+    }
+    assert!(wrong.contains("wrong.yaml: line"), "{wrong}");
+    let output = home.run(&[
+        "explain",
+        rules.join("some.rules").to_str().unwrap(),
+        "--json",
+    ]);
+    let told: serde_json::Value = serde_json::from_str(&text(&output.stdout)).unwrap();
+    assert!(output.status.success());
+    assert_eq!(
+        (&told["counts"]["mapped"], &told["counts"]["unknown"]),
+        (&1.into(), &1.into())
+    );
+
+    let script = home.script("!explain MySQLDown instance=ctl1:9104\n!explain odd\n");
+    let said = text(&script.stdout);
+    assert!(said.contains("GAL-1") && said.contains("nobody"), "{said}");
 }

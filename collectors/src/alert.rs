@@ -36,7 +36,8 @@ pub struct Alert {
     pub annotations: BTreeMap<String, String>,
     pub status: Status,
     pub starts_at: Timestamp,
-    /// When it ended; only of a resolved alert.
+    /// When it ended; only of a resolved alert. None of one that is over: nobody said when, a complete list of what fires
+    /// does not name it ([`crate::settle`]).
     pub ends_at: Option<Timestamp>,
     pub generator_url: String,
     pub received_at: Timestamp,
@@ -46,6 +47,11 @@ impl Alert {
     /// Identity across sources: a fingerprint is unique only within one.
     pub fn key(&self) -> (SourceName, String) {
         (self.source.clone(), self.fingerprint.clone())
+    }
+
+    /// Over, because a complete list of what fires does not name it.
+    fn is_presumed_over(&self) -> bool {
+        self.status == Status::Resolved && self.ends_at.is_none()
     }
 
     /// When the thing it tells of happened (not when it was told), and at the same instant an end counts as later.
@@ -81,7 +87,8 @@ impl Change {
     }
 }
 
-/// Pure. Keeping the latest `moment` makes the result independent of order and repetition of messages.
+/// Pure. Keeping the latest `moment` makes the result independent of order and repetition of messages. An end that nobody told
+/// (see [`Alert::ends_at`]) is believed until the alert is heard of again.
 pub fn fold(known: Option<&Alert>, incoming: &Alert) -> Change {
     use std::cmp::Ordering::{Equal, Greater, Less};
     let Some(known) = known else {
@@ -90,6 +97,13 @@ pub fn fold(known: Option<&Alert>, incoming: &Alert) -> Change {
             Status::Resolved => Change::Resolved,
         };
     };
+    if incoming.status == Status::Firing && known.is_presumed_over() {
+        let heard_since = incoming.received_at > known.received_at;
+        return match incoming.starts_at >= known.starts_at && heard_since {
+            true => Change::Refiring,
+            false => Change::Stale,
+        };
+    }
     match (incoming.moment().cmp(&known.moment()), incoming.status) {
         (Less, _) => Change::Stale,
         (Equal, _) => Change::Repeat,

@@ -151,7 +151,26 @@ pub(crate) async fn read(
     asked: &str,
     mut response: reqwest::Response,
 ) -> Result<Vec<u8>, SourceError> {
-    let status = response.status();
+    if response.status() != StatusCode::OK {
+        return Err(refusal(asked, response).await);
+    }
+    bytes(asked, &mut response).await
+}
+
+/// What is said by an answer that is not a 200.
+pub(crate) async fn refusal(asked: &str, mut response: reqwest::Response) -> SourceError {
+    let (asked, status) = (asked.to_owned(), response.status().as_u16());
+    match bytes(&asked, &mut response).await {
+        Ok(body) => SourceError::Status {
+            asked,
+            status,
+            body: shown(&body),
+        },
+        Err(error) => error,
+    }
+}
+
+async fn bytes(asked: &str, response: &mut reqwest::Response) -> Result<Vec<u8>, SourceError> {
     let mut bytes = Vec::new();
     while let Some(chunk) = response
         .chunk()
@@ -167,15 +186,7 @@ pub(crate) async fn read(
         }
         bytes.extend_from_slice(&chunk);
     }
-    if status == StatusCode::OK {
-        return Ok(bytes);
-    }
-    let (asked, body) = (asked.to_owned(), shown(&bytes));
-    Err(SourceError::Status {
-        asked,
-        status: status.as_u16(),
-        body,
-    })
+    Ok(bytes)
 }
 
 pub(crate) fn transport(asked: &str, error: &reqwest::Error) -> SourceError {

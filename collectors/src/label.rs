@@ -12,6 +12,10 @@ pub(crate) const NAME_LIMIT_BYTES: usize = 128;
 /// Control, direction-changing and invisible characters become `\u{..}`, so that a text cannot move a cursor, break a line
 /// or show something else than it is; longer texts are cut and say so.
 pub(crate) fn tame(text: &str, limit_bytes: usize) -> String {
+    // Nearly all are.
+    if text.len() <= limit_bytes && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(text.len().min(limit_bytes) + 16);
     for c in text.chars() {
         if out.len() >= limit_bytes {

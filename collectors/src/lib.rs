@@ -6,11 +6,17 @@
 
 pub mod alert;
 pub mod alertmanager;
+pub mod api;
 pub mod blind;
+pub mod elasticsearch;
 pub mod flap;
 mod http;
+pub mod icinga2;
 mod label;
+pub mod logs;
 pub mod prometheus;
+pub mod settle;
+pub mod source;
 pub mod watchdog;
 
 pub use alert::{Alert, Change, SourceName, Status, fingerprint, fold};

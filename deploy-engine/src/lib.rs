@@ -5,6 +5,7 @@
 #![doc(test(attr(deny(warnings))))]
 
 pub mod agent;
+mod impstats;
 pub mod wire;
 
 #[cfg(feature = "engine")]

@@ -46,6 +46,18 @@ services:
   signs_exporter: {on: ctl1}
 ";
 
+const LOGS: &str = "
+site: logs
+ssh: {user: root, identity: key, known_hosts: known_hosts}
+hosts:
+  ctl1: {address: 10.77.0.11, groups: [control]}
+  ctl2: {address: 10.77.0.12, groups: [control]}
+  ctl3: {address: 10.77.0.13, groups: [control]}
+services:
+  elasticsearch: {on: control}
+  rsyslog: {on: control}
+";
+
 fn load(site: &str) -> Model {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("site.yaml");
@@ -95,6 +107,42 @@ fn one_host_gets_single_instances() {
     insta::assert_snapshot!("one_host", rendered(&load(ONE), "ctl1"));
 }
 
+#[test]
+fn log_lines_go_to_all_nodes() {
+    insta::assert_snapshot!("logs_ctl2", rendered(&load(LOGS), "ctl2"));
+}
+
+/// What is not wanted with these settings is not there, and what is there instead is.
+#[test]
+fn elasticsearch_comes_from_an_archive_or_from_a_package() {
+    let ids = |settings: &str| -> Vec<String> {
+        let wanted = format!("elasticsearch: {{on: control, settings: {{{settings}}}}}");
+        let model = load(&LOGS.replace("elasticsearch: {on: control}", &wanted));
+        let host: HostName = "ctl1".parse().expect("a host name");
+        let rendered = model.rendered(&"elasticsearch".parse().expect("a name"), &host);
+        rendered.iter().map(|entry| entry.resource.id().0).collect()
+    };
+    let has = |ids: &[String], id: &str| ids.iter().any(|found| found == id);
+    let archive = ids("memory_maps: false");
+    assert!(has(&archive, "archive:/opt/elasticsearch"), "{archive:?}");
+    assert!(has(&archive, "package:libarchive-tools"), "{archive:?}");
+    assert!(
+        !archive.iter().any(|id| id.starts_with("sysctl:")),
+        "{archive:?}"
+    );
+    let package = ids("source: package, flavour: elasticsearch, package: elasticsearch-oss");
+    assert!(has(&package, "package:elasticsearch-oss"), "{package:?}");
+    assert!(has(&package, "sysctl:vm.max_map_count"), "{package:?}");
+    assert!(
+        has(&package, "file:/etc/elasticsearch/elasticsearch.yml"),
+        "{package:?}"
+    );
+    assert!(
+        !package.iter().any(|id| id.starts_with("archive:")),
+        "{package:?}"
+    );
+}
+
 /// Several bots share a store; whichever leads must hear.
 #[test]
 fn alerts_go_to_the_webhook_of_every_bot() {
@@ -116,7 +164,8 @@ fn alerts_go_to_the_webhook_of_every_bot() {
 
 #[test]
 fn services_name_only_conditions_and_logics_that_exist() {
-    for (name, deployment) in &load(THREE).services {
+    let models = [load(THREE), load(LOGS)];
+    for (name, deployment) in models.iter().flat_map(|model| &model.services) {
         let spec = &deployment.spec;
         for wanted in spec.health.iter().chain(&spec.rollout.before_stop) {
             assert!(
@@ -133,12 +182,24 @@ fn services_name_only_conditions_and_logics_that_exist() {
     }
 }
 
+/// Packages that stay.
+const SHARED: [&str; 5] = [
+    "rsync",
+    "socat",
+    "default-jre-headless",
+    "libarchive-tools",
+    "logrotate",
+];
+
 /// Removal without a trace: whatever a member gets, a removal takes back.
 #[test]
 fn removal_covers_every_file_unit_and_package() {
-    let model = load(THREE);
     let host: HostName = "ctl1".parse().expect("a host name");
-    for service in model.services_on(&host) {
+    let models = [load(THREE), load(LOGS)];
+    let services = models
+        .iter()
+        .flat_map(|model| model.services_on(&host).map(move |name| (model, name)));
+    for (model, service) in services {
         let member = model.member(service, &host).expect("a member");
         let removed: Vec<String> = member
             .removal
@@ -158,9 +219,8 @@ fn removal_covers_every_file_unit_and_package() {
                 }
                 Resource::Unit { .. } => removed.contains(&entry.resource.id().0),
                 // Others may want these as well.
-                Resource::Package { name, .. } if matches!(name.as_str(), "rsync" | "socat") => {
-                    true
-                }
+                Resource::Package { name, .. } if SHARED.contains(&name.as_str()) => true,
+                Resource::Archive { path, .. } => removed.contains(&format!("directory:{path}")),
                 Resource::Package { .. } => removed.contains(&entry.resource.id().0),
                 _ => true,
             };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use deploy_engine::{
-    condition::{self, ConditionCall},
+    condition::{self, Condition, ConditionCall},
     job::{Action, CheckMode, Effect, Step, StepId},
     model::{HostName, Secs, ServiceName},
     probe::{self, Ask},
@@ -74,7 +74,9 @@ pub fn compile(
     for spec in &runbook.steps {
         compiler.step(spec).map_err(fail)?;
     }
-    compiler.proof(&runbook.proof).map_err(fail)?;
+    let proof = runbook.proof.as_ref();
+    let proof = proof.ok_or_else(|| fail("it has no proof".to_owned()))?;
+    compiler.proof(proof).map_err(fail)?;
     if compiler.hosts.is_empty() {
         return Err(fail("no step acts on any host".to_owned()));
     }
@@ -289,31 +291,14 @@ impl Compiler<'_> {
             };
             settings.insert(key.clone(), value);
         }
-        let mut call = ConditionCall {
+        let call = ConditionCall {
             name: name.to_owned(),
             service: self.runbook.service.clone(),
             hosts: hosts.to_vec(),
             members: self.members.clone(),
             settings,
         };
-        let asked = known.asks(&call);
-        let own = asked
-            .iter()
-            .find_map(|ask| probe::find(&ask.probe).and_then(|probe| probe.service()));
-        if let Some(service) = own {
-            call.service = service.parse()?;
-            call.members = self
-                .topology
-                .members(&call.service)
-                .ok_or_else(|| format!("{name} is about {service}, which is not deployed"))?;
-        }
-        match call.hosts.iter().find(|host| !call.members.contains(host)) {
-            Some(stranger) => Err(format!(
-                "{name}: {stranger} is not a member of {}",
-                call.service
-            )),
-            None => Ok(call),
-        }
+        addressed(call, known, self.topology)
     }
 
     /// The library was checked when it was loaded; this is of the very words that would be run, parameters filled in.
@@ -368,6 +353,35 @@ impl Compiler<'_> {
             self.steps.push(Step { id, ..step });
         }
         self.needs = ids;
+    }
+}
+
+/// The call in the words of the service whose probes it asks, which may be another one than that of the runbook.
+///
+/// # Errors
+/// That service is not deployed, or not on these hosts.
+pub(crate) fn addressed(
+    mut call: ConditionCall,
+    condition: &dyn Condition,
+    topology: &Topology,
+) -> Result<ConditionCall, String> {
+    let asked = condition.asks(&call);
+    let own = asked
+        .iter()
+        .find_map(|ask| probe::find(&ask.probe).and_then(|probe| probe.service()));
+    if let Some(service) = own {
+        call.service = service.parse()?;
+        let name = &call.name;
+        call.members = topology
+            .members(&call.service)
+            .ok_or_else(|| format!("{name} is about {service}, which is not deployed"))?;
+    }
+    match call.hosts.iter().find(|host| !call.members.contains(host)) {
+        Some(stranger) => Err(format!(
+            "{}: {stranger} is not a member of {}",
+            call.name, call.service
+        )),
+        None => Ok(call),
     }
 }
 

@@ -5,7 +5,14 @@ use crate::{decision::testing::host, library::Library, topology::Deployed};
 
 fn topology() -> Topology {
     let hosts: Vec<HostName> = ["ctl1", "ctl2", "ctl3"].map(host).into();
-    let services = ["rabbitmq", "mariadb", "memcached", "haproxy", "keepalived"];
+    let services = [
+        "rabbitmq",
+        "mariadb",
+        "memcached",
+        "haproxy",
+        "keepalived",
+        "ceph",
+    ];
     let deployed = Deployed {
         members: hosts.clone(),
         settings: BTreeMap::new(),
@@ -132,6 +139,9 @@ fn shown(compiled: &Compiled) -> String {
 #[case::lb_2("LB-2", &[("balancers", &["ctl2"][..]), ("first", &["ctl1"]), ("others", &["ctl2", "ctl3"])], &[])]
 #[case::lb_2_plain("LB-2", &[("first", &["ctl1"][..])], &[])]
 #[case::lb_4("LB-4", &[("down", &["ctl3"][..])], &[])]
+#[case::ceph_1("CEPH-1", &[("down", &["ctl3"][..])], &[("osd", "2"), ("unit", "ceph-osd@2.service")])]
+#[case::ceph_6("CEPH-6", &[("down", &["ctl3"][..])], &[("unit", "ceph-mon@ctl3.service")])]
+#[case::ceph_8("CEPH-8", &[("down", &["ctl3"][..])], &[("unit", "ceph-mgr@ctl3.service")])]
 #[case::host_7("HOST-7", &[("target", &["ctl3"][..])], &[("unit", "chrony.service")])]
 fn jobs(#[case] id: &str, #[case] roles: &[(&str, &[&str])], #[case] parameters: &[(&str, &str)]) {
     let compiled = compiled(id, &act(roles, parameters)).unwrap();

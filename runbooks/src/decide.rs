@@ -95,7 +95,7 @@ pub enum Choice {
 }
 
 /// Exactly one runbook may want to act; two that do contradict each other, and one that refuses has seen something dangerous in
-/// the same service.
+/// the same service. A diagnosis is in nobody's way: it is what people are told when nothing else is done.
 pub fn choose(opinions: Vec<Opinion>) -> Choice {
     let word = |one: &Opinion| format!("{}: {}", one.runbook, one.verdict.why());
     let listed = |of: &[&Opinion]| {
@@ -112,20 +112,17 @@ pub fn choose(opinions: Vec<Opinion>) -> Choice {
         .iter()
         .filter(|one| matches!(one.verdict, Verdict::Act(_)))
         .collect();
+    let paged: Vec<&Opinion> = opinions
+        .iter()
+        .filter(|one| matches!(one.verdict, Verdict::Page { .. }))
+        .collect();
     let held = opinions.iter().filter_map(|one| match &one.verdict {
         Verdict::Hold { until, .. } => Some((*until, one)),
         _ => None,
     });
     let held: Vec<_> = held.collect();
     if !refused.is_empty() {
-        let evidence = refused.iter().flat_map(|one| match &one.verdict {
-            Verdict::Refuse { evidence, .. } => evidence.clone(),
-            _ => Vec::new(),
-        });
-        return Choice::Decided(Decision::Refuse {
-            why: listed(&refused),
-            evidence: evidence.collect(),
-        });
+        return Choice::Decided(for_people(&refused, &paged));
     }
     if let Some(until) = held.iter().map(|(until, _)| *until).min() {
         let why = listed(&held.iter().map(|(_, one)| *one).collect::<Vec<_>>());
@@ -136,6 +133,7 @@ pub fn choose(opinions: Vec<Opinion>) -> Choice {
             Verdict::Act(act) => Choice::Act(one.runbook.clone(), act.clone()),
             _ => Choice::Decided(Decision::TellOnly { why: word(one) }),
         },
+        [] if !paged.is_empty() => Choice::Decided(for_people(&paged, &[])),
         [] if opinions.is_empty() => Choice::Decided(Decision::TellOnly {
             why: "no runbook is about this".to_owned(),
         }),
@@ -156,6 +154,25 @@ pub fn choose(opinions: Vec<Opinion>) -> Choice {
             ),
             evidence: Vec::new(),
         }),
+    }
+}
+
+/// What people are called for, and what diagnoses have found besides.
+fn for_people(why: &[&Opinion], also: &[&Opinion]) -> Decision {
+    let words: Vec<String> = why
+        .iter()
+        .map(|one| format!("{}: {}", one.runbook, one.verdict.why()))
+        .collect();
+    let found = also
+        .iter()
+        .map(|one| format!("{}: {}", one.runbook, one.verdict.why()));
+    let evidence = why.iter().chain(also).flat_map(|one| match &one.verdict {
+        Verdict::Refuse { evidence, .. } | Verdict::Page { evidence, .. } => evidence.clone(),
+        _ => Vec::new(),
+    });
+    Decision::Refuse {
+        why: words.join("; "),
+        evidence: found.chain(evidence).collect(),
     }
 }
 
@@ -232,6 +249,8 @@ impl Permission {
             Class::Automatic => Mode::Auto,
             Class::Guarded if self.opted_in => Mode::Auto,
             Class::Guarded | Class::Human => Mode::Ask,
+            // It never comes to a plan.
+            Class::Diagnosis => Mode::Shadow,
         };
         self.mode.min(most)
     }

@@ -81,6 +81,37 @@ fn one_runbook_acts_only_when_no_other_objects() {
     assert!(matches!(decided(vec![]), Decision::TellOnly { .. }));
 }
 
+#[test]
+fn a_diagnosis_is_in_nobodys_way_and_is_told_when_nothing_else_is_done() {
+    let choice = |verdicts: Vec<Verdict>| {
+        let named = |(n, verdict)| opinion(&format!("X-{n}"), verdict);
+        choose(verdicts.into_iter().enumerate().map(named).collect())
+    };
+    let page = || Verdict::Page {
+        why: "nearly full".into(),
+        evidence: vec!["91 %".into()],
+    };
+    assert_eq!(
+        choice(vec![page(), Verdict::Act(act("h1"))]),
+        Choice::Act(RunbookId("X-1".into()), act("h1"))
+    );
+    for others in [vec![], vec![elsewhere()]] {
+        let told = choice([vec![page()], others].concat());
+        let Choice::Decided(Decision::Refuse { why, evidence }) = told else {
+            panic!("{told:?}");
+        };
+        assert_eq!(
+            (why.as_str(), evidence),
+            ("X-0: nearly full", vec!["91 %".to_owned()])
+        );
+    }
+    let Choice::Decided(Decision::Refuse { why, evidence }) = choice(vec![page(), refuse()]) else {
+        panic!("it is refused");
+    };
+    assert_eq!(why, "X-1: no");
+    assert_eq!(evidence, ["X-0: nearly full", "e", "91 %"]);
+}
+
 fn a_plan(on: &str) -> HealPlan {
     let library = Library::embedded().unwrap();
     let runbook = library.get(&RunbookId("MEM-1".into())).unwrap();

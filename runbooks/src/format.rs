@@ -21,6 +21,14 @@ pub struct RunbookId(
     #[schemars(regex(pattern = r"^[A-Z][A-Z0-9]{1,15}-[0-9]{1,3}[A-Z]?$"))] pub String,
 );
 
+impl RunbookId {
+    /// `MON-1M` is a variant of `MON-1`: the same repair of another service.
+    pub fn is_variant_of(&self, other: &Self) -> bool {
+        let rest = self.0.strip_prefix(other.0.as_str());
+        rest.is_some_and(|rest| rest.len() == 1 && rest.bytes().all(|b| b.is_ascii_uppercase()))
+    }
+}
+
 impl fmt::Display for RunbookId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -91,6 +99,8 @@ pub enum Class {
     Guarded,
     /// A person presses the button, always.
     Human,
+    /// It only finds out what is wrong and calls a person: no steps, no proof, nothing is changed.
+    Diagnosis,
 }
 
 /// What one repair keeps others away from.
@@ -102,10 +112,11 @@ pub enum Lock {
 }
 
 /// How much of a service the repair is about (gate G6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Blast {
     /// A member or two; more of them at once have another cause.
+    #[default]
     Member,
     /// A side that has lost the majority.
     Minority,
@@ -124,11 +135,11 @@ pub struct Runbook {
     /// The service it is about; `host` for a host itself.
     pub service: ServiceName,
     pub class: Class,
-    /// Names of alerts that make it worth looking. What is wrong is read from the service, not from them.
-    pub alerts: Vec<String>,
     pub lock: Lock,
+    #[serde(default)]
     pub blast: Blast,
     /// Roles whose hosts are broken, and so count for the blast radius.
+    #[serde(default)]
     pub affects: Vec<String>,
     /// Probes asked before deciding.
     pub evidence: Vec<String>,
@@ -139,9 +150,14 @@ pub struct Runbook {
     pub settings: BTreeMap<String, Value>,
     #[serde(default)]
     pub budget: Budget,
+    /// None of a diagnosis.
+    #[serde(default)]
     pub steps: Vec<StepSpec>,
-    pub proof: ProofSpec,
+    /// Of everything but a diagnosis.
+    #[serde(default)]
+    pub proof: Option<ProofSpec>,
     /// The drill that proves it.
+    #[serde(default)]
     pub drill: String,
     /// Drills in which it must refuse.
     #[serde(default)]

@@ -11,45 +11,50 @@ use deploy_engine::{
     model::{Diagnostic, Diagnostics, Document, document, load_document, parse_document},
     probe,
 };
+use include_dir::{Dir, include_dir};
 use serde_json::Value;
 
 use crate::{
+    alerts::AlertTable,
     decision::{self, Entry, Settings},
-    format::{MEMBERS, Runbook, RunbookId, StepSpec, normalised, placeholder},
+    format::{Class, MEMBERS, ProofSpec, Runbook, RunbookId, StepSpec, normalised, placeholder},
     never,
 };
 
-/// The runbooks that come with the program.
-const EMBEDDED: [(&str, &str); 9] = [
-    ("GAL-1.yaml", include_str!("../library/GAL-1.yaml")),
-    ("GAL-4.yaml", include_str!("../library/GAL-4.yaml")),
-    ("GAL-5.yaml", include_str!("../library/GAL-5.yaml")),
-    ("HOST-7.yaml", include_str!("../library/HOST-7.yaml")),
-    ("LB-2.yaml", include_str!("../library/LB-2.yaml")),
-    ("LB-4.yaml", include_str!("../library/LB-4.yaml")),
-    ("MEM-1.yaml", include_str!("../library/MEM-1.yaml")),
-    ("RMQ-1.yaml", include_str!("../library/RMQ-1.yaml")),
-    ("RMQ-2.yaml", include_str!("../library/RMQ-2.yaml")),
-];
+/// The runbooks that come with the program: every file of the folder.
+static EMBEDDED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/library");
+
+/// Name and text of every file of an embedded folder, in the order of their names.
+pub(crate) fn embedded(
+    folder: &'static Dir<'static>,
+) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let mut files: Vec<_> = folder.files().collect();
+    files.sort_by_key(|file| file.path());
+    files
+        .into_iter()
+        .filter_map(|file| Some((file.path().to_str()?, file.contents_utf8()?)))
+}
 
 /// Most steps of one runbook: more is a program, not a recipe.
 const STEPS_MAX: usize = 40;
 
-/// All runbooks, by id.
+/// All runbooks, by id, and the table that says which alerts make them look.
 #[derive(Clone, Debug, Default)]
 pub struct Library {
     runbooks: BTreeMap<RunbookId, Runbook>,
+    alerts: AlertTable,
 }
 
 impl Library {
-    /// The embedded runbooks; a file of a directory replaces the embedded one with its id, or adds to them.
+    /// The embedded runbooks; a file of a directory replaces the embedded one with its id, or adds to them. A directory's folder
+    /// `alerts` does the same to the table of alerts.
     ///
     /// # Errors
     /// Everything that is wrong in any file, with its place.
     pub fn load(directories: &[PathBuf]) -> Result<Self, Diagnostics> {
         let mut errors = Diagnostics::default();
         let mut runbooks = BTreeMap::new();
-        for (name, text) in EMBEDDED {
+        for (name, text) in embedded(&EMBEDDED) {
             take(
                 parse_document(name, text),
                 &mut runbooks,
@@ -59,11 +64,16 @@ impl Library {
         }
         for directory in directories {
             let mut own = BTreeSet::new();
-            for path in files(directory, &mut errors) {
+            for path in files(directory, "runbooks", &mut errors) {
                 take(load_document(&path), &mut runbooks, &mut own, &mut errors);
             }
         }
-        errors.or(Self { runbooks })
+        let there: BTreeSet<&str> = runbooks.keys().map(|id| id.0.as_str()).collect();
+        let alerts = AlertTable::load(directories, &there);
+        let alerts = alerts
+            .map_err(|more| errors.extend(more))
+            .unwrap_or_default();
+        errors.or(Self { runbooks, alerts })
     }
 
     /// The embedded runbooks alone.
@@ -78,8 +88,27 @@ impl Library {
         self.runbooks.get(id)
     }
 
+    /// These, each followed by its variants (ADR 23).
+    pub fn with_variants(&self, ids: &[RunbookId]) -> Vec<RunbookId> {
+        let of = |id: &RunbookId| {
+            let variants = self.runbooks.keys().filter(|one| one.is_variant_of(id));
+            let all = std::iter::once(id).chain(variants);
+            all.cloned().collect::<Vec<_>>()
+        };
+        ids.iter().flat_map(of).collect()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Runbook> {
         self.runbooks.values()
+    }
+
+    /// Those that may change something: what is trusted, and drilled.
+    pub fn repairs(&self) -> impl Iterator<Item = &Runbook> {
+        self.iter().filter(|one| one.class != Class::Diagnosis)
+    }
+
+    pub fn alerts(&self) -> &AlertTable {
+        &self.alerts
     }
 }
 
@@ -94,7 +123,8 @@ pub fn settings(runbook: &Runbook, overrides: &BTreeMap<String, Value>) -> Setti
         .collect()
 }
 
-fn files(directory: &Path, errors: &mut Diagnostics) -> Vec<PathBuf> {
+/// The YAML files of a directory, sorted.
+pub(crate) fn files(directory: &Path, what: &str, errors: &mut Diagnostics) -> Vec<PathBuf> {
     let listed = std::fs::read_dir(directory)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
     match listed {
@@ -110,7 +140,7 @@ fn files(directory: &Path, errors: &mut Diagnostics) -> Vec<PathBuf> {
         Err(error) => {
             errors.push(Diagnostic::whole_file(
                 directory.display().to_string(),
-                format!("the directory of runbooks cannot be read: {error}"),
+                format!("the directory of {what} cannot be read: {error}"),
             ));
             Vec::new()
         }
@@ -153,37 +183,9 @@ pub fn check_document(document: &Document<Runbook>) -> Diagnostics {
     checker.evidence(entry);
     checker.settings(entry);
     checker.budget();
-    if runbook.alerts.is_empty() {
-        checker.error(&["alerts"], "expected at least one alert; found none");
-    }
-    if runbook.steps.is_empty() || runbook.steps.len() > STEPS_MAX {
-        checker.error(
-            &["steps"],
-            format!(
-                "expected 1 to {STEPS_MAX} steps; found {}",
-                runbook.steps.len()
-            ),
-        );
-    }
-    for (index, step) in runbook.steps.iter().enumerate() {
-        checker.step(index, step, entry);
-    }
-    checker.covers_roles(entry);
-    for role in &runbook.affects {
-        checker.role(&["affects"], role, entry);
-    }
-    checker.condition(&["proof", "condition"], &runbook.proof.condition);
-    checker.role(
-        &["proof", "on"],
-        runbook.proof.on.as_deref().unwrap_or(MEMBERS),
-        entry,
-    );
-    checker.placeholders(&["proof", "with"], &runbook.proof.with, entry);
-    if runbook.proof.settle >= runbook.proof.deadline || runbook.proof.settle.0.0 == 0 {
-        checker.error(
-            &["proof", "deadline"],
-            "expected a settle time above nothing and a deadline after it",
-        );
+    match runbook.class {
+        Class::Diagnosis => checker.changes_nothing(entry),
+        Class::Automatic | Class::Guarded | Class::Human => checker.repair(entry),
     }
     checker.errors
 }
@@ -210,6 +212,71 @@ impl Checker<'_> {
             .error_at(path, format!("there is no {what} of this name"));
         self.errors
             .push(error.found(name).did_you_mean(name, known));
+    }
+
+    /// A diagnosis has nothing that could change anything, and its decision no role that anything could be done to.
+    fn changes_nothing(&mut self, entry: &Entry) {
+        let runbook = &self.document.value;
+        if !runbook.steps.is_empty() {
+            self.error(&["steps"], "expected none: a diagnosis changes nothing");
+        }
+        if runbook.proof.is_some() {
+            self.error(&["proof"], "expected none: a diagnosis changes nothing");
+        }
+        if !runbook.affects.is_empty() {
+            self.error(&["affects"], "expected none: a diagnosis acts on nobody");
+        }
+        if !entry.roles.is_empty() {
+            let why = format!(
+                "{} decides on repairs; a diagnosis needs one without roles",
+                entry.name
+            );
+            self.error(&["decide"], why);
+        }
+    }
+
+    fn repair(&mut self, entry: &Entry) {
+        let runbook = &self.document.value;
+        if runbook.steps.is_empty() || runbook.steps.len() > STEPS_MAX {
+            let found = runbook.steps.len();
+            self.error(
+                &["steps"],
+                format!("expected 1 to {STEPS_MAX} steps; found {found}"),
+            );
+        }
+        for (index, step) in runbook.steps.iter().enumerate() {
+            self.step(index, step, entry);
+        }
+        self.covers_roles(entry);
+        for role in &runbook.affects {
+            self.role(&["affects"], role, entry);
+        }
+        if runbook.drill.is_empty() {
+            self.error(&["drill"], "expected the drill that proves it; found none");
+        }
+        match &runbook.proof {
+            Some(proof) => self.proof(proof, entry),
+            None => self.error(
+                &["proof"],
+                "expected what proves that it is mended; found nothing",
+            ),
+        }
+    }
+
+    fn proof(&mut self, proof: &ProofSpec, entry: &Entry) {
+        self.condition(&["proof", "condition"], &proof.condition);
+        self.role(
+            &["proof", "on"],
+            proof.on.as_deref().unwrap_or(MEMBERS),
+            entry,
+        );
+        self.placeholders(&["proof", "with"], &proof.with, entry);
+        if proof.settle >= proof.deadline || proof.settle.0.0 == 0 {
+            self.error(
+                &["proof", "deadline"],
+                "expected a settle time above nothing and a deadline after it",
+            );
+        }
     }
 
     fn decision(&mut self, name: &str) -> Option<&'static Entry> {

@@ -1,36 +1,21 @@
 //! From an alert to the runbooks that may be about it, and the hosts it names.
 //!
-//! An alert is a reason to look, not a diagnosis: many name no host, and some name the exporter instead of what failed. A label
-//! is only ever compared with the site's own names and addresses.
+//! An alert is a reason to look, not a diagnosis: many name no host, and some name the exporter instead of what failed. The table
+//! of alerts says which label means what; a label is only ever compared with the site's own names and addresses.
 
 use std::collections::BTreeSet;
 
 use collectors::Alert;
-use deploy_engine::model::HostName;
+use deploy_engine::model::{HostName, ServiceName};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    format::{Lock, Runbook, RunbookId},
+    alerts::{self, Destination, Found, Gate, Mapping, Named, ServiceBy, candidates, named},
+    format::{Class, Lock, Runbook, RunbookId},
     incident::Domain,
     library::Library,
     topology::Topology,
 };
-
-/// Labels whose value may be a host, in the vocabularies of common exporters and rule sets.
-pub const HOST_LABELS: [&str; 9] = [
-    "host",
-    "hostname",
-    "instance",
-    "exported_instance",
-    "exported_host",
-    "node",
-    "nodename",
-    "agent_host",
-    "target",
-];
-
-/// Alerts that say that a whole host is away: the cause of whatever else is wrong on it.
-pub const HOST_DOWN_ALERTS: [&str; 3] = ["HostDown", "NodeDown", "HostUnreachable"];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "match", rename_all = "snake_case")]
@@ -42,58 +27,160 @@ pub enum Matched {
         runbooks: Vec<RunbookId>,
         /// Hosts that its labels name; may be empty.
         subjects: BTreeSet<HostName>,
+        /// The service whose symptom it is.
+        service: Option<ServiceName>,
     },
-    /// A host is away. Nothing is repaired, but it explains other incidents.
-    HostDown { host: HostName },
+    /// A host is away. Nothing is repaired, but it explains other incidents; `runbooks` are diagnoses.
+    HostDown {
+        host: HostName,
+        runbooks: Vec<RunbookId>,
+    },
     TellOnly {
         why: String,
+        /// Hosts that the rule of its metric says are meant.
         subjects: BTreeSet<HostName>,
+        /// The service whose symptom it is.
+        service: Option<ServiceName>,
     },
+    /// It is about the monitoring itself.
+    Gate { gate: Gate },
 }
 
 /// Pure.
 pub fn match_alert(library: &Library, topology: &Topology, alert: &Alert) -> Matched {
-    let (subjects, strangers) = subjects(topology, alert);
-    if HOST_DOWN_ALERTS.contains(&alert.name.as_str()) {
-        return match subjects.iter().collect::<Vec<_>>()[..] {
-            [host] => Matched::HostDown { host: host.clone() },
-            _ => Matched::TellOnly {
-                why: "a host is said to be down, but the alert does not name one of this site"
-                    .to_owned(),
-                subjects,
-            },
-        };
+    match library.alerts().find(alert) {
+        Found::Mapped(mapping) => mapped(library, topology, alert, &mapping),
+        Found::Depends(rows) => {
+            let sets: BTreeSet<&str> = rows.iter().map(|row| row.set.as_str()).collect();
+            let sets = sets.into_iter().collect::<Vec<_>>().join(" and ");
+            let why = format!("{} means different things in {sets}", shown(&alert.name));
+            unknown(topology, alert, why)
+        }
+        Found::Unknown => {
+            let why = format!("no runbook is about {}", shown(&alert.name));
+            unknown(topology, alert, why)
+        }
     }
-    let is_about = |runbook: &&Runbook| {
-        runbook
-            .alerts
-            .iter()
-            .any(|name| name.eq_ignore_ascii_case(&alert.name))
+}
+
+/// People are told what its labels may mean; nothing is done on the strength of it.
+fn unknown(topology: &Topology, alert: &Alert, why: String) -> Matched {
+    let hosts = candidates(topology, alert);
+    let names: Vec<&str> = hosts.iter().map(HostName::as_str).collect();
+    let why = match names[..] {
+        [] => why,
+        _ => format!("{why}; its labels name {}", names.join(", ")),
     };
-    let candidates: Vec<&Runbook> = library.iter().filter(is_about).collect();
-    let Some(first) = candidates.first() else {
-        return Matched::TellOnly {
-            why: format!("no runbook is about {}", shown(&alert.name)),
-            subjects,
-        };
-    };
-    if let Some((label, value)) = strangers.first().filter(|_| subjects.is_empty()) {
-        let why = format!("the label {label}={value:?} names no host or address of this site");
-        return Matched::TellOnly { why, subjects };
+    Matched::TellOnly {
+        why,
+        subjects: BTreeSet::new(),
+        service: None,
     }
-    let deployed: Vec<&Runbook> = candidates
+}
+
+fn mapped(library: &Library, topology: &Topology, alert: &Alert, mapping: &Mapping) -> Matched {
+    let named = named(mapping, topology, alert);
+    match &mapping.destination {
+        Destination::Gate(gate) => Matched::Gate { gate: *gate },
+        Destination::HostDown(ids) => host_down(library, ids, named),
+        // A diagnosis changes nothing: it looks for the people who are told.
+        Destination::Page(ids) if ids.iter().any(|id| is_diagnosis(library, id)) => {
+            looked_into(library, topology, &diagnoses(library, ids), named)
+        }
+        Destination::Page(ids) => {
+            let why = match ids.is_empty() {
+                true => format!("{} is for people", shown(&alert.name)),
+                false => format!("{}: that is for people", titles(ids)),
+            };
+            tell(why, named)
+        }
+        Destination::Runbook(ids) | Destination::Diagnosis(ids) => {
+            by_service(library, topology, ids, mapping.service_by, named)
+        }
+    }
+}
+
+fn diagnoses(library: &Library, ids: &[RunbookId]) -> Vec<RunbookId> {
+    let diagnoses = ids.iter().filter(|id| is_diagnosis(library, id));
+    diagnoses.cloned().collect()
+}
+
+pub(crate) fn is_diagnosis(library: &Library, id: &RunbookId) -> bool {
+    library
+        .get(id)
+        .is_some_and(|runbook| runbook.class == Class::Diagnosis)
+}
+
+fn host_down(library: &Library, ids: &[RunbookId], named: Named) -> Matched {
+    match named.hosts.iter().collect::<Vec<_>>()[..] {
+        [host] => Matched::HostDown {
+            host: host.clone(),
+            runbooks: diagnoses(library, ids),
+        },
+        _ => {
+            let why = "a host is said to be down, but the alert does not name one of this site";
+            tell(why.to_owned(), named)
+        }
+    }
+}
+
+/// Of runbooks about different services the one that looks is that of the service which the alert names (ADR 23).
+fn by_service(
+    library: &Library,
+    topology: &Topology,
+    ids: &[RunbookId],
+    by: Option<ServiceBy>,
+    named: Named,
+) -> Matched {
+    let all = library.with_variants(ids);
+    let there: Vec<&Runbook> = all.iter().filter_map(|id| library.get(id)).collect();
+    let services: BTreeSet<&ServiceName> = there.iter().map(|runbook| &runbook.service).collect();
+    let Some(by) = by.filter(|_| services.len() > 1) else {
+        return looked_into(library, topology, &all, named);
+    };
+    let about = there
         .iter()
-        .copied()
-        .filter(|runbook| topology.members(&runbook.service).is_some())
-        .collect();
+        .filter(|runbook| Some(&runbook.service) == named.service.as_ref());
+    let about: Vec<RunbookId> = about.map(|runbook| runbook.runbook.clone()).collect();
+    match (about.is_empty(), &named.service) {
+        (false, _) => looked_into(library, topology, &about, named),
+        (true, Some(service)) => {
+            let why = format!("none of {} is about {service}", titles(ids));
+            tell(why, named)
+        }
+        (true, None) => {
+            let why = format!("{}: {by} names no service of this site", titles(ids));
+            tell(why, named)
+        }
+    }
+}
+
+/// The runbooks that there are of `ids`, if what the alert names is of this site.
+fn looked_into(library: &Library, topology: &Topology, ids: &[RunbookId], named: Named) -> Matched {
+    let candidates: Vec<&Runbook> = ids.iter().filter_map(|id| library.get(id)).collect();
+    let Some(first) = candidates.first() else {
+        return tell(
+            format!("there is no runbook yet for {}", titles(ids)),
+            named,
+        );
+    };
+    if let Some((label, value)) = named.strangers.first().filter(|_| named.hosts.is_empty()) {
+        let why = format!("the label {label}={value:?} names no host or address of this site");
+        return tell(why, named);
+    }
+    let is_deployed = |runbook: &&Runbook| topology.members(&runbook.service).is_some();
+    let deployed: Vec<&Runbook> = candidates.iter().copied().filter(is_deployed).collect();
     let Some(runbook) = deployed.first() else {
         let why = format!(
             "{} is about {}, which is not deployed on {}",
             first.runbook, first.service, topology.site
         );
-        return Matched::TellOnly { why, subjects };
+        return tell(why, named);
     };
-    let domain = match (runbook.lock, subjects.iter().collect::<Vec<_>>().as_slice()) {
+    let domain = match (
+        runbook.lock,
+        named.hosts.iter().collect::<Vec<_>>().as_slice(),
+    ) {
         (Lock::Service, _) => Domain::Service(runbook.service.clone()),
         (Lock::Host, [host]) => Domain::Host((*host).clone()),
         (Lock::Host, hosts) => {
@@ -102,7 +189,7 @@ pub fn match_alert(library: &Library, topology: &Topology, alert: &Alert) -> Mat
                 runbook.runbook,
                 hosts.len()
             );
-            return Matched::TellOnly { why, subjects };
+            return tell(why, named);
         }
     };
     let same = |other: &&&Runbook| other.service == runbook.service && other.lock == runbook.lock;
@@ -114,26 +201,26 @@ pub fn match_alert(library: &Library, topology: &Topology, alert: &Alert) -> Mat
     Matched::Runbooks {
         domain,
         runbooks,
-        subjects,
+        subjects: named.hosts,
+        service: named.service,
     }
 }
 
-/// Hosts that labels name, and labels that should name one but do not.
-fn subjects(
-    topology: &Topology,
-    alert: &Alert,
-) -> (BTreeSet<HostName>, Vec<(&'static str, String)>) {
-    let (mut subjects, mut strangers) = (BTreeSet::new(), Vec::new());
-    for label in HOST_LABELS {
-        let Some(value) = alert.labels.get(label).filter(|value| !value.is_empty()) else {
-            continue;
-        };
-        match topology.host_named(value) {
-            Some(host) => drop(subjects.insert(host.clone())),
-            None => strangers.push((label, value.clone())),
-        }
+fn tell(why: String, named: Named) -> Matched {
+    Matched::TellOnly {
+        why,
+        subjects: named.hosts,
+        service: named.service,
     }
-    (subjects, strangers)
+}
+
+/// For example `CEPH-5 (Ceph is getting full)`.
+pub fn titles(ids: &[RunbookId]) -> String {
+    let title = |id: &RunbookId| match alerts::catalogue().get(&id.0) {
+        Some(title) => format!("{id} ({title})"),
+        None => id.to_string(),
+    };
+    ids.iter().map(title).collect::<Vec<_>>().join(", ")
 }
 
 fn shown(name: &str) -> &str {
@@ -251,12 +338,70 @@ mod tests {
         }
     }
 
+    fn of_target(library: &Library, service: &str, job: &str) -> Matched {
+        let mut topology = Topology {
+            site: "demo".into(),
+            hosts: [("ctl1".parse().unwrap(), "10.77.0.11".to_owned())].into(),
+            ..Topology::default()
+        };
+        let deployed = Deployed {
+            members: vec!["ctl1".parse().unwrap()],
+            ..Deployed::default()
+        };
+        let service: ServiceName = service.parse().unwrap();
+        topology.services.insert(service.clone(), deployed);
+        topology.scrape_jobs.insert("here".into(), service);
+        let labels = [("instance", "10.77.0.11:9100"), ("job", job)];
+        match_alert(library, &topology, &alert("TargetDown", &labels))
+    }
+
+    #[rstest::rstest]
+    #[case("node_exporter", "MON-1")]
+    #[case("mysqld_exporter", "MON-1M")]
+    #[case("signs_exporter", "MON-1S")]
+    #[case("alertmanager", "MON-4")]
+    fn of_several_runbooks_the_one_of_the_service_that_the_alert_names(
+        #[case] service: &str,
+        #[case] runbook: &str,
+    ) {
+        let found = of_target(&Library::embedded().unwrap(), service, "here");
+        assert_eq!(runbooks(&found), [runbook]);
+        let Matched::Runbooks { domain, .. } = found else {
+            unreachable!()
+        };
+        assert_eq!(domain, Domain::Service(service.parse().unwrap()));
+    }
+
+    #[rstest::rstest]
+    #[case("haproxy", "here", "is about haproxy")]
+    #[case("node_exporter", "elsewhere", "names no service of this site")]
+    fn a_service_without_one_is_told(#[case] service: &str, #[case] job: &str, #[case] part: &str) {
+        match of_target(&Library::embedded().unwrap(), service, job) {
+            Matched::TellOnly { why, service, .. } => {
+                assert!(why.contains(part), "{why}");
+                // What else is wrong with it explains it.
+                assert_eq!(service.is_some(), job == "here");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_letter_makes_a_variant() {
+        let id = |text: &str| RunbookId(text.into());
+        assert!(id("MON-1M").is_variant_of(&id("MON-1")));
+        for other in ["MON-1", "MON-11", "MON-1MM", "MON-2M", "MON-1m"] {
+            assert!(!id(other).is_variant_of(&id("MON-1")), "{other}");
+        }
+    }
+
     #[test]
     fn hosts() {
         assert_eq!(
             matched("HostDown", &[("host", "ctl2")]),
             Matched::HostDown {
-                host: "ctl2".parse().unwrap()
+                host: "ctl2".parse().unwrap(),
+                runbooks: vec![RunbookId("HOST-6".into())],
             }
         );
         let found = matched(

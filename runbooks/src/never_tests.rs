@@ -58,6 +58,24 @@ const CLASS_N: &[&[&str]] = &[
     &["ceph", "osd", "pool", "delete", "vms", "vms"],
     &["ceph-mon", "--inject-monmap", "/tmp/map"],
     &["ceph", "mon", "remove", "ctl1"],
+    &["ceph", "osd", "rm", "3"],
+    &["ceph", "osd", "crush", "remove", "osd.3"],
+    &[
+        "ceph-bluestore-tool",
+        "repair",
+        "--path",
+        "/var/lib/ceph/osd/ceph-3",
+    ],
+    &["ceph-volume", "lvm", "zap", "/dev/sdb"],
+    &["ceph", "auth", "del", "osd.3"],
+    &["ceph", "crash", "archive-all"],
+    &["ceph-mon", "--mkfs", "--id", "ctl1"],
+    &[
+        "ceph-monstore-tool",
+        "/var/lib/ceph/mon/ceph-ctl1",
+        "rebuild",
+    ],
+    &["ceph", "osd", "unset", "noout"],
     &["ceph", "osd", "pause"],
     &["ceph", "osd", "set", "pause"],
     &[
@@ -274,6 +292,10 @@ const READ_ONLY: &[(&str, &str)] = &[
     (
         "deploy-engine/src/probe/galera.rs",
         "reads state files and leftovers",
+    ),
+    (
+        "deploy-engine/services/ceph/ceph-make-monitor.j2",
+        "makes the first map of a cluster that never was, where there is no store of a monitor",
     ),
     (
         "deploy-engine/src/probe/rabbitmq.rs",

@@ -134,7 +134,8 @@ fn matched(incident: &Incident, today: &Today<'_>) -> (Vec<RunbookId>, String) {
                     }
                 }
             }
-            Matched::HostDown { host } => told = format!("{host} is said to be down"),
+            Matched::HostDown { host, .. } => told = format!("{host} is said to be down"),
+            Matched::Gate { .. } => told = "it is about the monitoring itself".to_owned(),
             Matched::TellOnly { why, .. } => told = why,
         }
     }

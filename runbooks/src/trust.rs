@@ -257,7 +257,7 @@ mod tests {
         often.budget.at_once = 9;
         assert_eq!(version(&often), version(&own));
         let mut other = own.clone();
-        other.proof.settle = Span::seconds(1);
+        other.proof.as_mut().unwrap().settle = Span::seconds(1);
         assert_ne!(version(&other), version(&own));
         let mut other = own.clone();
         other.steps[1].run = Some(vec!["true".into()]);

@@ -14,7 +14,7 @@ use bot::{
 use collectors::{
     Answer, Change, SourceName,
     alertmanager::{self, ALERTS_LIMIT, parse_webhook},
-    fold,
+    elasticsearch, fold, logs,
     prometheus::answer,
 };
 use deploy_engine::{
@@ -29,6 +29,7 @@ use runbooks::{
     format::Runbook,
     incident::{self, Incident},
     library,
+    signatures::SignatureFile,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -36,11 +37,12 @@ use serde::{Serialize, de::DeserializeOwned};
 pub type Door = fn(&[u8]);
 
 /// Every target by its name: its folder in `corpus/`, its program in `targets/`.
-pub const TARGETS: [(&str, Door); 8] = [
+pub const TARGETS: [(&str, Door); 9] = [
     ("api", api),
     ("chat", chat),
     ("frame", frame),
     ("journal", journal),
+    ("logs", log_store),
     ("probe", probe),
     ("runbook", runbook),
     ("site", site),
@@ -190,6 +192,55 @@ fn same_when_read_again<E: Serialize + DeserializeOwned + PartialEq + std::fmt::
     let written = serde_json::to_string(event).expect("an event can be written");
     let again: E = serde_json::from_str(&written).expect("and read");
     assert_eq!(&again, event);
+}
+
+/// Answers of stores of logs, files of signatures, and cursors: no panic, lines within their limits, samples that move nothing, and
+/// what is read twice is new once.
+pub fn log_store(bytes: &[u8]) {
+    let reply = Answer {
+        asked: "POST http://store/_search".to_owned(),
+        body: bytes.to_vec(),
+    };
+    let program = ["programname".to_owned()];
+    let _ = elasticsearch::Dialect::read(&reply).map(|dialect| {
+        let frozen = dialect.snapshot() != elasticsearch::Snapshot::None;
+        (dialect.tiebreak(frozen), dialect.interval())
+    });
+    let _ = elasticsearch::answer::exact_fields(&reply, &program);
+    let _ = elasticsearch::answer::snapshot(&reply);
+    if let Ok((count, _)) = elasticsearch::answer::count(&reply) {
+        let now = count.newest.unwrap_or(Timestamp::UNIX_EPOCH);
+        let window = logs::Window::default();
+        let cursor = logs::Cursor::new(now, &window);
+        let (from, to) = cursor.span(now, &window);
+        assert!(from < to);
+        for range in cursor.changed(&count.buckets, 1_000) {
+            assert!(range.from < range.to);
+        }
+    }
+    let fields = elasticsearch::Fields::default();
+    let found = elasticsearch::answer::found(&reply);
+    for hit in found.map(|found| found.hits).unwrap_or_default() {
+        let Ok(line) = elasticsearch::answer::line(&reply, &hit, &fields) else {
+            continue;
+        };
+        assert!(line.text.len() <= logs::LINE_LIMIT_BYTES);
+        for name in [&line.host, &line.program, &line.level] {
+            harmless(name);
+        }
+        harmless(&line.shown(400));
+    }
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(cursor) = serde_json::from_str::<logs::Cursor>(&text) {
+        let again = serde_json::to_string(&cursor).expect("a cursor can be written");
+        assert_eq!(
+            serde_json::from_str::<logs::Cursor>(&again).ok(),
+            Some(cursor)
+        );
+    }
+    if let Err(errors) = parse_document::<SignatureFile>("signatures.yaml", &text) {
+        assert!(!errors.to_string().is_empty());
+    }
 }
 
 fn open_incident() -> Incident {

@@ -21,7 +21,7 @@ use crate::names::{Host, LabName};
 use crate::paths::{LabFolder, Store};
 use crate::progress::Progress;
 use crate::state::{self, LabState};
-use crate::{keys, netns, network, package_cache, preflight, ssh};
+use crate::{java, keys, netns, network, package_cache, preflight, ssh};
 
 /// Another `up` or `down` of the same lab, which may build a base.
 const LOCK_LIMIT: Duration = Duration::from_secs(1500);
@@ -141,6 +141,7 @@ impl Lab {
                 let unfinished = seed.with_extension("new");
                 let _ = fs::remove_dir_all(&unfinished);
                 keys::write_seed(&unfinished, host, &user_key)?;
+                java::write_seed(&self.store, &unfinished)?;
                 fs::rename(&unfinished, &seed).at("rename", &unfinished)?;
             }
         }

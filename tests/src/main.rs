@@ -2,7 +2,11 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use comfy_table::{ContentArrangement, Table};
@@ -64,6 +68,8 @@ enum Verb {
     /// Saved layers with packages installed.
     #[command(subcommand)]
     Layer(LayerVerb),
+    /// A real OpenSearch node on this machine's loopback, new and empty, until it is interrupted.
+    Opensearch,
     /// Run a program inside the lab's namespace, where the hosts are reachable.
     Exec {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -134,6 +140,17 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Demo(demo) => lab::demo::run(&demo, &lab, &Progress::to_stderr())?,
         Verb::Drills => lab::drill::list()?,
         Verb::Drill(drills) => lab::drill::run_selected(&drills, &lab, &Progress::to_stderr())?,
+        Verb::Opensearch => {
+            let node = lab::opensearch::OpenSearch::start()?;
+            println!("{}", node.url());
+            let interrupted = Arc::new(AtomicBool::new(false));
+            for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+                signal_hook::flag::register(signal, interrupted.clone())?;
+            }
+            while !interrupted.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
         Verb::Bench(bench) => lab::bench::run(&bench, &lab, &Progress::to_stderr())?,
         Verb::Layer(verb) => layers(&lab, verb)?,
         Verb::Ssh { host, command } => {

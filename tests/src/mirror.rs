@@ -165,7 +165,7 @@ fn from_config(
 }
 
 /// The package cache speaks plain http to the hosts and https to such a mirror; this is its way to write it.
-fn through_cache(uri: &str) -> String {
+pub(crate) fn through_cache(uri: &str) -> String {
     match uri.strip_prefix("https://") {
         Some(rest) => format!("http://HTTPS///{rest}"),
         None => uri.to_owned(),

@@ -25,6 +25,8 @@ const SOCKET: &str = "relay";
 /// The usual port of apt-cacher-ng, and how many are tried from there.
 const FIRST_PORT: u16 = 3142;
 const PORTS: u16 = 100;
+/// Besides packages: artefacts of a Maven repository, which never change once they are published.
+const ARTEFACTS: &str = r".*/maven2/.*\.(zip|jar|tar\.gz)$";
 const START_LIMIT: Duration = Duration::from_secs(15);
 const LOCK_LIMIT: Duration = Duration::from_secs(60);
 
@@ -133,7 +135,8 @@ fn configure(folder: &Path, port: &str, mirror: &Mirror) -> Result<()> {
     let _ = fs::remove_file(config.join("zz_debconf.conf"));
     let mut text = format!(
         "CacheDir: {0}/cache\nLogDir: {0}/log\nSupportDir: /usr/lib/apt-cacher-ng\nPort: {port}\n\
-         BindAddress: 127.0.0.1\nReportPage: acng-report.html\nExThreshold: 4\nForeGround: 1\n",
+         BindAddress: 127.0.0.1\nReportPage: acng-report.html\nExThreshold: 4\nForeGround: 1\n\
+         AllowUserPorts: 80 443\nPfilePatternEx: {ARTEFACTS}\n",
         folder.display()
     );
     if let Some(proxy) = &mirror.proxy {

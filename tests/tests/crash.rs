@@ -166,6 +166,7 @@ fn site(services: &[&str], settings: Value) -> Changes {
         config: blind.into_iter().collect(),
         services: services.iter().map(|name| (*name).to_owned()).collect(),
         settings: serde_json::from_value(settings).unwrap(),
+        ..Changes::default()
     }
 }
 

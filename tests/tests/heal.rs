@@ -7,6 +7,7 @@
 mod support;
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -22,10 +23,11 @@ use lab::{
     wait,
 };
 use serde_json::json;
-use support::human::{Human, Seen};
+use support::{
+    human::{Human, Seen},
+    room,
+};
 
-const PASSWORD: &str = "a password for tests";
-const BOT: &str = "nightshift";
 /// Words wait for their turn within the homeserver's rate limit: 0.2 a second.
 const TOLD_LIMIT: Duration = Duration::from_secs(180);
 /// Counter-drills of a usual run. All take half an hour: `nightshift-lab drill --all --fresh`.
@@ -36,6 +38,13 @@ const USUAL_REFUSALS: [&str; 6] = [
     "halted",
     "rmq-even-split",
     "silenced",
+];
+/// Drills on Ceph of a usual run.
+const USUAL_OF_CEPH: [&str; 4] = [
+    "ceph-mon-down",
+    "ceph-osd-down",
+    "ceph-osd-noout",
+    "ceph-osd-second-down",
 ];
 /// One site at a time on two cores: the drills have limits.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -63,9 +72,21 @@ fn refuses() {
 }
 
 #[test]
+fn ceph_heals_and_refuses() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let usual = |drill: &Drill| USUAL_OF_CEPH.contains(&&*drill.drill);
+    let drills = chosen(usual, USUAL_OF_CEPH.len());
+    let lab = Lab::named(test_name("ceph").unwrap());
+    let outcomes = drill::on_fresh_hosts(&drills, &lab, &Progress::to_stderr()).unwrap();
+    all_passed(&drills, &outcomes);
+}
+
+#[test]
 fn heals_and_tells_it_in_an_encrypted_room() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let drills = chosen(|drill| !drill.is_counter(), 9);
+    // Those with other services have a site of their own.
+    let of_demo = |drill: &Drill| !drill.is_counter() && drill.site.services.is_empty();
+    let drills = chosen(of_demo, 9);
     let progress = Progress::to_stderr();
     let layer = with_packages(&progress).unwrap();
     let program = Program::build(false).unwrap();
@@ -74,11 +95,10 @@ fn heals_and_tells_it_in_an_encrypted_room() {
     in_layered_lab("heal", 3, Some(&layer), |lab| {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let synapse = Synapse::start(Limits::DEFAULT).unwrap();
-        let (human, room) = runtime.block_on(room(&synapse));
+        let (human, room) = runtime.block_on(room::room(&synapse));
         let changes = in_room(lab.folder().as_path(), &synapse, &room);
         let (installation, bot) = drill::deployed(lab, program, &changes, &progress).unwrap();
-        let user = format!("@{BOT}:{}", lab::synapse::SERVER_NAME);
-        assert!(runtime.block_on(human.until_joined(&room, &user, TOLD_LIMIT)));
+        assert!(runtime.block_on(human.until_joined(&room, &room::bot(), TOLD_LIMIT)));
         let outcomes = drill::on_running(&drills, &installation, &progress).unwrap();
         all_passed(&drills, &outcomes);
         runtime.block_on(all_told(&installation, &human));
@@ -87,29 +107,141 @@ fn heals_and_tells_it_in_an_encrypted_room() {
     });
 }
 
-/// A person in an encrypted room, into which the bot is invited.
-async fn room(synapse: &Synapse) -> (Human, String) {
-    let bot = synapse.register(BOT, PASSWORD).unwrap();
-    synapse.register("ann", PASSWORD).unwrap();
-    let human = Human::log_in(&synapse.url(), "ann", PASSWORD).await;
-    let room = human.make_encrypted_room(&[&bot]).await;
-    (human, room)
+/// One cache is down, and 200 alerts say so: of Prometheus and of a prober through Alertmanager, and of Icinga.
+#[test]
+fn one_cause_of_two_hundred_alerts() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let progress = Progress::to_stderr();
+    let layer = with_packages(&progress).unwrap();
+    let program = Program::build(false).unwrap();
+    Synapse::prepare().unwrap();
+    in_layered_lab("cause", 3, Some(&layer), |lab| {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let synapse = Synapse::start(Limits::DEFAULT).unwrap();
+        let (human, room) = runtime.block_on(room::room(&synapse));
+        let mut changes = in_room(lab.folder().as_path(), &synapse, &room);
+        changes.services = OF_ONE_CAUSE.map(str::to_owned).into();
+        changes.config.insert("sources".to_owned(), all_sources());
+        let (installation, bot) = drill::deployed(lab, program, &changes, &progress).unwrap();
+        assert!(runtime.block_on(human.until_joined(&room, &room::bot(), TOLD_LIMIT)));
+        let data = |words: &[&str]| installation.ask(words).unwrap()["data"].take();
+        wait::until("a site on which nothing fires", TOLD_LIMIT, || {
+            let alerts = data(&["alerts"]);
+            let firing = names_of(&alerts);
+            let quiet = firing.iter().all(|name| name == "Watchdog") && !firing.is_empty();
+            quiet.then_some(()).ok_or_else(|| alerts.to_string())
+        })
+        .unwrap();
+        let before = runtime.block_on(human.seen()).len();
+        // systemd would start a killed one again before anybody notices.
+        lab.ssh_ok("ctl2", &["systemctl", "stop", "memcached.service"])
+            .unwrap();
+        let began = jiff::Timestamp::now();
+        runtime.block_on(probes_fail(began, None));
+        let incident = wait::until("the proof", TOLD_LIMIT, || {
+            let incidents = data(&["incidents"]);
+            let all = incidents["incidents"].as_array().unwrap();
+            let proven = |one: &&serde_json::Value| {
+                let state = one["state"]["state"].as_str().unwrap_or_default();
+                one["jobs"] != json!([]) && ["healed", "resolved"].contains(&state)
+            };
+            let repaired = all.iter().find(proven);
+            repaired.cloned().ok_or_else(|| incidents.to_string())
+        })
+        .unwrap();
+        let id = incident["id"].as_str().unwrap();
+        let why = data(&["why", id]);
+        let (own, explained) = (&why["incident"]["alerts"], &why["incident"]["explained"]);
+        let own = own.as_object().unwrap();
+        let of: BTreeSet<&str> = own
+            .values()
+            .filter_map(|alert| alert["source"].as_str())
+            .collect();
+        assert_eq!(of, ["alertmanager", "icinga2"].into(), "{own:?}");
+        assert_eq!(explained.as_object().unwrap().len(), PROBES, "{explained}");
+        runtime.block_on(probes_fail(began, Some(jiff::Timestamp::now())));
+        wait::until("nothing open", TOLD_LIMIT, || {
+            let incidents = data(&["incidents"]);
+            let mut all = incidents["incidents"].as_array().unwrap().iter();
+            let over = all.all(|one| !one["closed_at"].is_null());
+            over.then_some(()).ok_or_else(|| incidents.to_string())
+        })
+        .unwrap();
+        let incidents = data(&["incidents"]);
+        let all = incidents["incidents"].as_array().unwrap().iter();
+        // What Icinga said of the deploy is over.
+        let since = |one: &&serde_json::Value| {
+            let at: jiff::Timestamp = one["opened_at"].as_str().unwrap().parse().unwrap();
+            at >= began
+        };
+        // Symptoms that were heard of first were gathered for some seconds, and nobody was told of them.
+        let is_symptom = |one: &&serde_json::Value| {
+            let how = one["state"]["how"].as_str().unwrap_or_default();
+            how == format!("it was a symptom of incident {id}")
+        };
+        let (symptoms, causes): (Vec<_>, Vec<_>) = all.filter(since).partition(is_symptom);
+        assert_eq!(causes.len(), 1, "{incidents}");
+        assert_eq!(causes[0]["jobs"].as_array().unwrap().len(), 1);
+        assert!(symptoms.iter().all(|one| one["jobs"] == json!([])));
+        let seen = runtime.block_on(human.seen());
+        let messages = seen[before..].iter().filter(|one| one.edits.is_none());
+        let messages: Vec<&str> = messages.map(|one| one.body.as_str()).collect();
+        println!("{} messages: {messages:#?}", messages.len());
+        assert!(messages.len() <= 10, "{messages:#?}");
+        bot.stop().unwrap();
+    });
+}
+
+const ALERTMANAGER: &str = "10.77.0.11:9093";
+/// With Prometheus' alert and Icinga's that is 200.
+const PROBES: usize = 198;
+const OF_ONE_CAUSE: [&str; 6] = [
+    "memcached",
+    "icinga2",
+    "prometheus",
+    "alertmanager",
+    "node_exporter",
+    "signs_exporter",
+];
+fn all_sources() -> serde_json::Value {
+    json!({
+        "alertmanager": [{"name": "alertmanager", "url": format!("http://{ALERTMANAGER}")}],
+        "prometheus": [{"name": "prometheus", "url": "http://10.77.0.11:9090"}],
+        "icinga2": [{"name": "icinga2"}],
+    })
+}
+
+/// The probes of the one cache, as a prober tells Alertmanager.
+async fn probes_fail(began: jiff::Timestamp, ended: Option<jiff::Timestamp>) {
+    let alerts: Vec<_> = (0..PROBES)
+        .map(|number| {
+            let labels = json!({
+                "alertname": "BlackboxProbeFailed", "instance": "10.77.0.12:11211", "probe": number.to_string(),
+            });
+            match ended {
+                None => json!({"labels": labels, "startsAt": began}),
+                Some(ended) => json!({"labels": labels, "startsAt": began, "endsAt": ended}),
+            }
+        })
+        .collect();
+    let answer = reqwest::Client::new()
+        .post(format!("http://{ALERTMANAGER}/api/v2/alerts"))
+        .json(&alerts)
+        .send()
+        .await
+        .unwrap();
+    assert!(answer.status().is_success(), "{}", answer.status());
+}
+
+fn names_of(alerts: &serde_json::Value) -> Vec<String> {
+    let firing = alerts["firing"].as_array().into_iter().flatten();
+    let names = firing.filter_map(|alert| alert["name"].as_str());
+    names.map(str::to_owned).collect()
 }
 
 /// The demo's configuration with that room.
 fn in_room(folder: &Path, synapse: &Synapse, room: &str) -> Changes {
-    let password = folder.join("matrix-password");
-    std::fs::write(&password, PASSWORD).unwrap();
-    support::only_for_owner(&password);
-    let limits = Limits::DEFAULT;
-    let chat = json!({"matrix": {
-        "homeserver": synapse.url(),
-        "user": format!("@{BOT}:{}", lab::synapse::SERVER_NAME),
-        "password": {"file": password},
-        "rooms": [{"room": room}],
-        "messages_per_second": limits.per_second,
-        "burst": limits.burst,
-    }});
+    let chat = room::chat(folder, synapse, room, Limits::DEFAULT);
     Changes {
         config: [("chat".to_owned(), chat)].into(),
         ..Changes::default()
@@ -140,7 +272,7 @@ async fn all_told(installation: &Installation, human: &Human) {
         assert!(told, "{incident}: {:?}", last_words(&seen, incident));
         let messages = seen
             .iter()
-            .filter(|one| one.edits.is_none() && one.body.contains(incident))
+            .filter(|one| one.edits.is_none() && is_about(one, incident))
             .count();
         assert!(messages <= 1, "{incident} was told in {messages} messages");
         println!("{}\n", last_words(&seen, incident).unwrap_or_default());
@@ -156,7 +288,10 @@ fn is_silenced_by_a_word(lab: &Lab, installation: &Installation) {
     let id = wait::until("an open incident of memcached", TOLD_LIMIT, || {
         let incidents = data(&["incidents"]);
         let mut all = incidents["incidents"].as_array().into_iter().flatten();
-        let found = all.find(|one| one["closed_at"].is_null() && one["alerts_firing"] != 0);
+        let found = all.find(|one| {
+            let is_cache = one["domain"]["name"] == "memcached";
+            is_cache && one["closed_at"].is_null() && one["alerts_firing"] != 0
+        });
         let id = found.and_then(|one| one["id"].as_str().map(str::to_owned));
         id.ok_or_else(|| incidents.to_string())
     });
@@ -181,6 +316,11 @@ fn is_silenced_by_a_word(lab: &Lab, installation: &Installation) {
 
 /// What the message about an incident says by now.
 fn last_words<'a>(seen: &'a [Seen], incident: &str) -> Option<&'a str> {
-    let about = |one: &&Seen| one.thread.is_none() && one.body.contains(incident);
+    let about = |one: &&Seen| one.thread.is_none() && is_about(one, incident);
     seen.iter().rfind(about).map(|one| one.body.as_str())
+}
+
+/// Another one may name it as what explains it.
+fn is_about(seen: &Seen, incident: &str) -> bool {
+    seen.body.contains(&format!("incident {incident} since"))
 }

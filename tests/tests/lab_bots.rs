@@ -54,6 +54,7 @@ fn changes(config: Value) -> Changes {
         config: serde_json::from_value(config).unwrap(),
         services: services.map(str::to_owned).into(),
         settings: serde_json::from_value(settings).unwrap(),
+        ..Changes::default()
     }
 }
 

@@ -16,7 +16,24 @@ struct Trace {
 }
 
 /// In an order in which nothing needs what is removed.
-const TRACES: [Trace; 10] = [
+const TRACES: [Trace; 11] = [
+    Trace {
+        service: "icinga2",
+        unit: "icinga2.service",
+        packages: &[
+            "icinga2",
+            "icinga2-common",
+            "icinga2-bin",
+            "monitoring-plugins-basic",
+        ],
+        paths: &[
+            "/etc/icinga2",
+            "/var/lib/icinga2",
+            "/var/log/icinga2",
+            "/var/cache/icinga2",
+        ],
+        port: "5665",
+    },
     Trace {
         service: "keepalived",
         unit: "keepalived.service",
@@ -136,7 +153,8 @@ fn site_from(number: usize) -> Changes {
         .map(|trace| trace.service.to_owned());
     let config = [
         ("automation", json!({"default": "shadow"})),
-        ("sources", json!({})),
+        // An empty list: the source is not added for the service that goes first.
+        ("sources", json!({"icinga2": []})),
     ];
     Changes {
         services: services.collect(),

@@ -145,7 +145,8 @@ impl Desk {
             runbook: Some("MEM-1".to_owned()),
             opened_at: now,
             closed_at: None,
-            body,
+            body: body.to_string(),
+            rest: None,
         };
         self.bot.store.put_incident(&row).await.unwrap();
     }

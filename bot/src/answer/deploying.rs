@@ -245,7 +245,7 @@ impl Bot {
             outcome: None,
             ended_at: None,
         };
-        Ok(self.store.repair_started(&repair).await?)
+        Ok(self.store.repair_started(&repair, None).await?)
     }
 
     /// What the shared budget says of another restart of this service; a person may go on all the same.

@@ -1,5 +1,12 @@
 //! Commands that look: who, what, where, jobs, alerts.
 
+use collectors::{
+    logs::{
+        Severity as LineSeverity,
+        reading::{self, SEVERITY},
+    },
+    source::Reading,
+};
 use deploy_engine::job::{JobId, JobResult};
 use jiff::Timestamp;
 use serde_json::json;
@@ -7,7 +14,7 @@ use serde_json::json;
 use super::Answer;
 use crate::{
     bot::{Asked, Bot},
-    jobs,
+    jobs, logs,
     store::JobSummary,
     wording::{Cell, Message, Severity, Table, Tone, ago, duration},
 };
@@ -66,10 +73,9 @@ impl Bot {
         };
         let mut table = Table::new(&["alert", "about", "since", "says"]);
         for alert in &firing {
-            let label = |name: &str| alert.body["labels"][name].as_str().unwrap_or_default();
-            let annotation = alert.body["annotations"]["summary"]
-                .as_str()
-                .unwrap_or_default();
+            let body: serde_json::Value = serde_json::from_str(&alert.body).unwrap_or_default();
+            let label = |name: &str| body["labels"][name].as_str().unwrap_or_default();
+            let annotation = body["annotations"]["summary"].as_str().unwrap_or_default();
             table.row([
                 Cell::new(alert.name.clone(), tone_of(label("severity"))),
                 label("instance").into(),
@@ -88,11 +94,21 @@ impl Bot {
                 Tone::Bad,
             );
         }
+        let readings = logs::readings(&self.store).await?;
+        let of_now: Vec<_> = readings
+            .iter()
+            .filter(|one| is_of_now(one, now))
+            .cloned()
+            .collect();
+        if !of_now.is_empty() {
+            message = message.table(logs::readings_table(&of_now, now));
+        }
         let blind: Vec<_> = blind
             .iter()
             .map(|spot| json!({ "source": spot.source, "shows": spot.shows, "why": spot.why }))
             .collect();
-        Ok(Answer::new(message).with(json!({ "firing": firing, "blind": blind })))
+        Ok(Answer::new(message)
+            .with(json!({ "firing": firing, "blind": blind, "readings": readings })))
     }
 
     pub(super) async fn list_jobs(&self) -> Result<Answer, Answer> {
@@ -183,6 +199,15 @@ impl Bot {
             ))),
         }
     }
+}
+
+/// Signs of life are no news.
+fn is_of_now(reading: &Reading, now: Timestamp) -> bool {
+    let progress = reading
+        .labels
+        .get(SEVERITY)
+        .is_some_and(|word| word == LineSeverity::Progress.word());
+    !progress && reading::standing(reading, now) == reading::Standing::Evidence
 }
 
 fn standing(job: &JobSummary) -> (String, Tone) {

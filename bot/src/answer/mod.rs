@@ -5,6 +5,7 @@ mod access_tests;
 mod approving;
 mod deploying;
 mod halting;
+mod logs;
 mod looking;
 mod overriding;
 mod reach;
@@ -95,6 +96,11 @@ impl Bot {
             Command::Services => self.services(),
             Command::Status { service } => self.status(service.as_ref()).await,
             Command::Alerts => settled(self.alerts().await),
+            Command::Logs {
+                about,
+                since,
+                query,
+            } => self.logs(&about, since, query).await,
             Command::Jobs => settled(self.list_jobs().await),
             Command::Job { id } => settled(self.show_job(&id).await),
             Command::Cancel { id } => settled(self.cancel(asked, id.as_deref()).await),
@@ -108,6 +114,7 @@ impl Bot {
             Command::Deny { id } => settled(self.deny(asked, id.as_deref()).await),
             Command::Incidents => settled(self.incidents().await),
             Command::Ack { id } => settled(self.ack(asked, &id).await),
+            Command::Unack { id } => settled(self.unack(asked, &id).await),
             Command::Silence { id, length, why } => {
                 settled(self.silence(asked, &id, length, &why).await)
             }
@@ -121,6 +128,7 @@ impl Bot {
             Command::Reviews => settled(self.reviews().await),
             Command::Review { id, note } => settled(self.review(asked, &id, &note).await),
             Command::Runbooks => self.runbooks(),
+            Command::Explain { what } => self.explain(&what),
             Command::Drill => self.drills(),
             Command::Trust { about, change } => settled(self.trust(asked, about, change).await),
             Command::Clear { job, why } => settled(self.clear(asked, &job, why).await),

@@ -41,6 +41,7 @@ impl Bot {
             | Command::Services
             | Command::Status { .. }
             | Command::Alerts
+            | Command::Logs { .. }
             | Command::Jobs
             | Command::Job { .. }
             | Command::Plan { .. }
@@ -49,6 +50,7 @@ impl Bot {
             | Command::Why { .. }
             | Command::Runbooks
             | Command::Drill
+            | Command::Explain { .. }
             | Command::Reviews
             | Command::Replay { .. }
             | Command::Trust { change: None, .. } => None,
@@ -78,11 +80,13 @@ impl Bot {
                 let runbook = about.as_deref().and_then(|about| about.split('@').next());
                 Some(runbook.map_or(Subject::Site, |runbook| self.runbook_subject(runbook)))
             }
-            Command::Ack { id } | Command::Silence { id, .. } | Command::Override { id, .. } => {
-                self.open_incident(id)
-                    .await?
-                    .map(|incident| self.incident_subject(&incident))
-            }
+            Command::Ack { id }
+            | Command::Unack { id }
+            | Command::Silence { id, .. }
+            | Command::Override { id, .. } => self
+                .open_incident(id)
+                .await?
+                .map(|incident| self.incident_subject(&incident)),
             Command::Cancel { id: None } => {
                 return Err(Answer::refused(
                     "Say which job: you may not cancel every one",
@@ -152,8 +156,9 @@ impl Bot {
             return Ok(Some(whole).filter(Incident::is_open));
         }
         let mut fit = self.open_incidents().await?;
-        fit.retain(|one| one.id.0.ends_with(word) || one.id.0.starts_with(word));
-        Ok(fit.pop().filter(|_| fit.is_empty()))
+        fit.retain(|one| one.incident.id.0.ends_with(word) || one.incident.id.0.starts_with(word));
+        let one = fit.pop().filter(|_| fit.is_empty());
+        Ok(one.map(|one| one.incident))
     }
 
     /// What a request for approval is about.
@@ -175,7 +180,8 @@ impl Bot {
             },
             About::Repair { incident, .. } => {
                 let open = self.open_incidents().await?;
-                let found = open.iter().find(|one| one.id.0 == *incident);
+                let mut open = open.iter().map(|one| &one.incident);
+                let found = open.find(|one| one.id.0 == *incident);
                 let subject = found.map_or(Subject::Site, |one| self.incident_subject(one));
                 (subject, ApprovalAction::Repair)
             }

@@ -2,9 +2,11 @@
 
 use jiff::Timestamp;
 use runbooks::{
+    explain::{Seen, explain},
     format::{Class, RunbookId},
     healer::StepJudgement,
     incident::{Incident, IncidentId},
+    topology::Topology,
     trust::version,
 };
 use serde_json::json;
@@ -13,9 +15,10 @@ use super::Answer;
 use crate::{
     bot::{Asked, Bot},
     chat::Subject,
-    heal,
-    store::Approval,
-    wording::{Cell, Message, Severity, Table, Tone},
+    heal::{self, Listed},
+    logs,
+    store::{Approval, Detail},
+    wording::{Cell, Message, Severity, Table, Tone, explained},
 };
 
 /// Closed incidents are looked through for an id this far back, in days, and so many.
@@ -24,22 +27,6 @@ const CLOSED_MAX: u32 = 500;
 /// `incidents` shows what was opened so long ago and is closed, and so many of them.
 const CLOSED_SHOWN: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 const CLOSED_LISTED: u32 = 20;
-
-/// Alerts that a list tells of each incident; `why` tells of all.
-const ALERTS_LISTED: usize = 20;
-
-/// An incident of a list: in a storm whole ones would be megabytes.
-fn listed(mut incident: Incident) -> serde_json::Value {
-    let (known, firing) = (incident.known_alerts(), incident.firing_count());
-    incident.more.clear();
-    if let Some((first, _)) = incident.alerts.iter().nth(ALERTS_LISTED) {
-        let first = first.clone();
-        drop(incident.alerts.split_off(&first));
-    }
-    let mut listed = json!(incident);
-    (listed["alerts_known"], listed["alerts_firing"]) = (json!(known), json!(firing));
-    listed
-}
 
 impl Bot {
     /// Open ones, and what was closed since yesterday: the first thing that a person asks in the morning.
@@ -61,7 +48,7 @@ impl Bot {
                 .line(format!("closed since yesterday: {}", closed.len()))
                 .table(heal::incidents_table(&closed, now));
         }
-        let all: Vec<_> = open.into_iter().chain(closed).map(listed).collect();
+        let all: Vec<_> = open.into_iter().chain(closed).collect();
         if !all.is_empty() {
             message = message.hint("why INCIDENT tells more");
         }
@@ -69,20 +56,20 @@ impl Bot {
     }
 
     /// The newest first.
-    async fn closed_incidents(&self, since: Timestamp) -> Result<Vec<Incident>, Answer> {
-        let rows = self.store.incidents_since(since, CLOSED_LISTED).await?;
-        let closed = rows.into_iter().filter(|row| row.closed_at.is_some());
-        Ok(closed
-            .filter_map(|row| serde_json::from_value(row.body).ok())
-            .collect())
+    async fn closed_incidents(&self, since: Timestamp) -> Result<Vec<Listed>, Answer> {
+        let rows = self
+            .store
+            .incidents_since(since, CLOSED_LISTED, Detail::Brief)
+            .await?;
+        let closed = rows.iter().filter(|row| row.closed_at.is_some());
+        Ok(closed.filter_map(|row| heal::listed(row).ok()).collect())
     }
 
-    pub(super) async fn open_incidents(&self) -> Result<Vec<Incident>, Answer> {
-        let rows = self.store.open_incidents().await?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|row| serde_json::from_value(row.body).ok())
-            .collect())
+    /// Oldest first.
+    pub(super) async fn open_incidents(&self) -> Result<Vec<Listed>, Answer> {
+        let rows = self.store.open_incidents(Detail::Brief).await?;
+        let read = rows.iter().filter_map(|row| heal::listed(row).ok());
+        Ok(read.collect())
     }
 
     /// An incident by its id or a part of it, open ones first.
@@ -112,17 +99,61 @@ impl Bot {
             .await?
             .filter(Incident::is_open)
             .ok_or_else(|| Answer::refused(format!("There is no open incident {id}")))?;
-        self.store
-            .put(heal::ACKS, &incident.id.0, &asked.who())
-            .await?;
-        let now = Timestamp::now();
-        let told = heal::incident_message(&incident, now).line(format!("taken by {}", asked.who()));
-        self.office
-            .say(&self.team_rooms(), &Subject::incident(&incident.id), &told)
-            .await?;
+        let (id, who) = (&incident.id.0, asked.who());
+        // Of two at the same time both see that there are two: only one finds nobody.
+        let before = self.store.put_once(heal::ACKS, id, &who).await?;
+        let mut taken = format!("taken by {who}");
+        if before != who {
+            self.store.put(heal::ACKS, id, &who).await?;
+            taken.push_str(&format!(", from {before}"));
+        }
+        crate::care::say_again(&self.store, id).await?;
+        self.say_incident(&incident, Some(taken)).await?;
+        self.care.notify_one();
         let title = format!("Incident {} ({}) is yours", incident.id, incident.domain);
-        Ok(Answer::new(Message::new(Severity::Good, title))
-            .with(json!({ "incident": incident.id, "by": asked.who() })))
+        let mut message = Message::new(Severity::Good, title);
+        if before != who {
+            message = message.toned(format!("{before} had it until now"), Tone::Warn);
+        }
+        Ok(Answer::new(message)
+            .with(json!({ "incident": incident.id, "by": who, "from": (before != who).then_some(before) })))
+    }
+
+    pub(super) async fn unack(&self, asked: &Asked, id: &str) -> Result<Answer, Answer> {
+        let incident = self
+            .find_incident(id)
+            .await?
+            .filter(Incident::is_open)
+            .ok_or_else(|| Answer::refused(format!("There is no open incident {id}")))?;
+        let Some(by) = self.store.get(heal::ACKS, &incident.id.0).await? else {
+            // Others' words are theirs to take back.
+            let there = crate::care::lines_of(&self.store, &incident.id.0).await?;
+            let there: String = there.iter().map(|line| format!("; {line}")).collect();
+            let why = format!("Nobody has incident {} here{there}", incident.id);
+            return Err(Answer::refused(why));
+        };
+        self.store.delete(heal::ACKS, &incident.id.0).await?;
+        let who = asked.who();
+        let given = match by == who {
+            true => format!("given back by {by}"),
+            false => format!("taken from {by} by {who}"),
+        };
+        self.say_incident(&incident, Some(given)).await?;
+        self.care.notify_one();
+        let title = format!("Incident {} ({}) is nobody's", incident.id, incident.domain);
+        Ok(Answer::new(Message::new(Severity::Attention, title))
+            .with(json!({ "incident": incident.id, "was": by, "by": who })))
+    }
+
+    async fn say_incident(&self, incident: &Incident, line: Option<String>) -> Result<(), Answer> {
+        let lines = crate::care::lines_of(&self.store, &incident.id.0).await?;
+        let message = heal::incident_message(incident, Timestamp::now());
+        let message = line.into_iter().chain(lines).fold(message, Message::line);
+        let subject = Subject::incident(&incident.id);
+        self.office
+            .say(&self.team_rooms(), &subject, &message)
+            .await?;
+        Ok(())
     }
 
     pub(super) async fn why(&self, id: &str) -> Result<Answer, Answer> {
@@ -151,13 +182,19 @@ impl Bot {
                 if let Some(judgement) = last.as_ref().filter(against) {
                     message = heal::judgement_table(message, judgement, now);
                 }
+                let topology = Topology::from(&*self.model);
+                let readings = logs::readings(&self.store).await?;
+                let readings = logs::about(&incident, &topology, readings, now);
+                if !readings.is_empty() {
+                    message = message.table(logs::readings_table(&readings, now));
+                }
                 let decisions: Vec<_> = history
                     .iter()
                     .map(|entry| json!({ "at": entry.at, "decision": entry.body["decision"], "gates": entry.body["gates"] }))
                     .collect();
                 Ok(Answer::new(message).with(json!({
                     "incident": incident, "decision": record, "decisions": decisions, "repairs": repairs,
-                    "judgement": last,
+                    "judgement": last, "readings": readings,
                 })))
             }
             None => self.why_job(id).await,
@@ -189,6 +226,7 @@ impl Bot {
         let open = self.open_incidents().await?;
         let about: Vec<_> = open
             .iter()
+            .map(|one| &one.incident)
             .filter(|one| one.runbooks.contains(&id))
             .filter(|one| hosts.is_empty() || hosts.iter().any(|host| one.subjects.contains(host)))
             .collect();
@@ -220,7 +258,7 @@ impl Bot {
                 runbook.title.clone().into(),
                 runbook.service.to_string().into(),
                 class_cell(runbook.class),
-                runbook.alerts.join(" ").into(),
+                self.library.alerts().names_of(runbook).join(" ").into(),
             ]);
         }
         let all: Vec<_> = self.library.iter().collect();
@@ -228,9 +266,17 @@ impl Bot {
         Answer::new(Message::new(Severity::Info, title).table(table)).with(all)
     }
 
+    /// What would become of an alert of this name, with these labels.
+    pub(super) fn explain(&self, what: &str) -> Answer {
+        let words: Vec<&str> = what.split_whitespace().collect();
+        let site = Topology::from(&*self.model);
+        let report = explain(&self.library, Some(&site), &[Seen::said(&words)]);
+        Answer::new(explained(&report, Some(&site.site))).with(&report)
+    }
+
     pub(super) fn drills(&self) -> Answer {
         let mut table = Table::new(&["runbook", "version", "drill", "must refuse in"]);
-        for runbook in self.library.iter() {
+        for runbook in self.library.repairs() {
             table.row([
                 runbook.runbook.to_string().into(),
                 version(runbook).into(),
@@ -240,7 +286,7 @@ impl Bot {
         }
         let data: Vec<_> = self
             .library
-            .iter()
+            .repairs()
             .map(|one| json!({ "runbook": one.runbook, "version": version(one), "drill": one.drill, "counter_drills": one.counter_drills }))
             .collect();
         let message = Message::new(Severity::Info, "Drills of the runbooks")
@@ -296,5 +342,6 @@ fn class_cell(class: Class) -> Cell {
         Class::Automatic => Cell::from("automatic"),
         Class::Guarded => Cell::new("guarded", Tone::Warn),
         Class::Human => Cell::new("human", Tone::Dim),
+        Class::Diagnosis => Cell::new("diagnosis", Tone::Dim),
     }
 }

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::Answer;
 use crate::{
     bot::Bot,
+    logs,
     wording::{Cell, Message, Severity, Table, Tone, ago},
 };
 
@@ -47,6 +48,10 @@ impl Bot {
                 Tone::Warn,
             );
         }
+        let (logs, lines) = self.logs_status(now);
+        for (line, tone) in lines {
+            message = message.toned(line, tone);
+        }
         if let Ok(open @ 1..) = self.store.count_open_incidents().await {
             message = message.toned(format!("{open} incidents are open"), Tone::Warn);
         }
@@ -67,8 +72,23 @@ impl Bot {
         }
         let healthy = health.iter().all(|health| health.judgement.holds());
         Answer::new(message).with(serde_json::json!({
-            "healthy": healthy, "health": health, "firing": firing.ok(),
+            "healthy": healthy, "health": health, "firing": firing.ok(), "logs": logs,
         }))
+    }
+
+    /// How far stores of logs were read, for programs, and what people should know of it.
+    fn logs_status(&self, now: Timestamp) -> (Vec<serde_json::Value>, Vec<(String, Tone)>) {
+        let (mut data, mut lines) = (Vec::new(), Vec::new());
+        for source in self.logs.sources() {
+            let (settings, reached) = (source.settings(), source.reach().get());
+            lines.extend(logs::status_lines(settings, &reached, now));
+            data.push(serde_json::json!({
+                "source": settings.name, "looked_at": reached.looked_at, "looks": reached.looks, "lines": reached.lines,
+                "matched": reached.matched, "too_large": reached.too_large, "more": reached.more,
+                "lag_seconds": reached.lag.map(|lag| lag.as_secs()), "given_up": reached.given_up,
+            }));
+        }
+        (data, lines)
     }
 
     /// Which bot leads and which stand by, where there are several.

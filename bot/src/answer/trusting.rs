@@ -116,7 +116,7 @@ impl Bot {
             .collect();
         let ledger = self.ledger().await?;
         let mut standings = Vec::new();
-        for runbook in self.library.iter() {
+        for runbook in self.library.repairs() {
             let id = &runbook.runbook;
             if about.is_some_and(|about| about.runbook != *id) {
                 continue;

@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use crate::command::{ArgKind, CommandSpec, TABLE};
 
 /// Where the configuration is unless said otherwise.
-const CONFIG: &str = "/etc/nightshift/nightshift.yaml";
+pub(super) const CONFIG: &str = "/etc/nightshift/nightshift.yaml";
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,6 +38,11 @@ pub enum Action {
     },
     AuditExport {
         since: Option<String>,
+    },
+    /// What would become of alerts, from files alone.
+    Explain {
+        /// Files and folders, or a name with `label=value`s.
+        what: Vec<String>,
     },
     /// Words of the chat, to the running bot.
     Ask {
@@ -104,11 +109,14 @@ pub fn grammar() -> Command {
         .subcommand(
             Command::new("schema")
                 .about("Print the JSON Schema of a file format, for editors")
-                .arg(
-                    Arg::new("of")
-                        .required(true)
-                        .value_parser(["site", "service", "runbook", "config"]),
-                ),
+                .arg(Arg::new("of").required(true).value_parser([
+                    "site",
+                    "service",
+                    "runbook",
+                    "alerts",
+                    "signatures",
+                    "config",
+                ])),
         )
         .subcommand(
             Command::new("store")
@@ -254,6 +262,14 @@ fn action(name: &str, matches: &ArgMatches) -> Action {
             },
             None => unreachable!("clap requires a subcommand"),
         },
+        "explain" => Action::Explain {
+            what: matches
+                .get_many::<String>("ALERT")
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
+        },
         "plan" => Action::Plan {
             target: text("TARGET").unwrap_or_else(|| "site".to_owned()),
         },
@@ -308,7 +324,7 @@ mod tests {
         for spec in TABLE {
             let action = understood(spec.example);
             match spec.name {
-                "plan" | "deploy" => {}
+                "plan" | "deploy" | "explain" => {}
                 _ => assert!(
                     matches!(&action, Action::Ask { line, .. } if line == spec.example),
                     "{action:?}"
@@ -322,6 +338,7 @@ mod tests {
     #[case("deploy site --yes 12ab", Action::Deploy { target: "site".into(), yes: Some("12ab".into()) })]
     #[case("store migrate --from embedded --to postgres", Action::MigrateStore { from: StoreKind::Embedded, to: StoreKind::Postgres })]
     #[case("replay --since 30d", Action::Ask { line: "replay 30d".into(), follow: true })]
+    #[case("explain rules/ a.json", Action::Explain { what: vec!["rules/".into(), "a.json".into()] })]
     #[case("plan", Action::Plan { target: "site".into() })]
     #[case("halt switch works --json", Action::Ask { line: "halt switch works".into(), follow: true })]
     #[case("audit verify --head 3:ab --head 4:cd", Action::AuditVerify { heads: vec!["3:ab".into(), "4:cd".into()] })]

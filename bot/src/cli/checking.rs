@@ -17,6 +17,8 @@ pub fn schema(of: &str) -> Outcome {
         "site" => model::schema::<SiteFile>(),
         "service" => model::schema::<model::service::ServiceSpec>(),
         "runbook" => model::schema::<runbooks::format::Runbook>(),
+        "alerts" => model::schema::<runbooks::alerts::AlertFile>(),
+        "signatures" => model::schema::<runbooks::signatures::SignatureFile>(),
         "config" => model::schema::<Config>(),
         other => return wrong(format!("there is no format {other}")),
     };
@@ -57,6 +59,10 @@ pub fn check(path: &Path, json: bool) -> Outcome {
         let wrong = config::check_bot_needs(config, &services).into_iter();
         let wrong = wrong.map(|why| Diagnostic::whole_file(&file, why));
         errors.0.extend(wrong);
+    }
+    if let Some(config) = config.as_ref().filter(|_| clear(&["signature_dirs"])) {
+        let signatures = runbooks::signatures::load(&config.signature_dirs);
+        signatures.map_or_else(|more| errors.extend(more), drop);
     }
     let sources = config.as_ref().filter(|_| clear(&["sources"]));
     if let (Some(config), Some(model)) = (sources, &model) {

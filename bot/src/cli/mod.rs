@@ -4,6 +4,7 @@ mod args;
 mod asking;
 mod auditing;
 mod checking;
+mod explaining;
 mod standalone;
 mod storing;
 
@@ -48,6 +49,7 @@ pub async fn run(invocation: Invocation) -> Outcome {
     match &invocation.action {
         Action::Schema { of } => checking::schema(of),
         Action::MigrateStore { from, to } => storing::migrate(&invocation, *from, *to).await,
+        Action::Explain { what } => explaining::run(&invocation.config, what, json),
         Action::Check => checking::check(&invocation.config, json),
         Action::AuditVerify { heads } => auditing::verify(&invocation.config, heads, json).await,
         Action::AuditExport { since } => {

@@ -39,8 +39,18 @@ pub enum Command {
         service: Option<ServiceName>,
     },
     Alerts,
+    Logs {
+        /// A service or a host.
+        about: String,
+        /// How far back.
+        since: Option<Span>,
+        query: Option<String>,
+    },
     Incidents,
     Ack {
+        id: String,
+    },
+    Unack {
         id: String,
     },
     Silence {
@@ -86,6 +96,10 @@ pub enum Command {
     },
     Resume,
     Runbooks,
+    Explain {
+        /// A name, then `label=value`s.
+        what: String,
+    },
     Services,
     Trust {
         /// A runbook, or `RUNBOOK@GROUP`.

@@ -124,6 +124,10 @@ fn check_all(
             }
             continue;
         }
+        let no_length = |word: &&str| Span::parse(word).is_err();
+        if arg.kind == ArgKind::Back && rest.peek().is_some_and(no_length) {
+            continue;
+        }
         if arg.kind == ArgKind::Text {
             values.push(arg, rest.by_ref().collect::<Vec<_>>().join(" "));
             continue;
@@ -162,7 +166,7 @@ fn check(
             };
         }
         ArgKind::Text => return Ok(word.to_owned()),
-        ArgKind::Length => {
+        ArgKind::Length | ArgKind::Back => {
             let length = Span::parse(word).ok().filter(|length| length.0.0 > 0);
             let expected = "a length like 30m, 2h or 1d, at most 7d";
             return length
@@ -182,6 +186,10 @@ fn check(
         ),
         ArgKind::Service => ("a service of this site", folded(services())),
         ArgKind::Host => ("a host of this site", folded(hosts())),
+        ArgKind::Place => (
+            "a service or a host of this site",
+            folded(services().chain(hosts())),
+        ),
         ArgKind::Runbook => (
             "a runbook",
             folded(vocabulary.runbooks.iter().map(String::as_str)),
@@ -326,6 +334,15 @@ impl Words {
         Span::parse(&self.text()).expect("the word is a length of time")
     }
 
+    /// A length of time back, if one was said: what was not is not in the way.
+    pub fn back(&mut self) -> Option<Span> {
+        let said = self
+            .0
+            .front()
+            .is_some_and(|(kind, _)| *kind == ArgKind::Back);
+        said.then(|| self.length())
+    }
+
     /// A required gate: the parser has made sure that it is one.
     pub fn gate(&mut self) -> GateId {
         let word = self.text();
@@ -416,6 +433,13 @@ mod tests {
             "",
             "job",
             "why 7f3a-1",
+            "logs mariadb",
+            "log CTL1 30m",
+            "logs mariadb SST   failed",
+            "logs ctl2 2h \"SST failed\" -joiner",
+            "logs",
+            "logs ctl9",
+            "logs mariadb 0s",
         ];
         let transcript: Vec<String> = lines
             .iter()
@@ -443,7 +467,8 @@ mod tests {
         ] {
             assert!(said(line).starts_with("error: "), "{line}: {}", said(line));
         }
-        // Free text goes into records and messages only: these are all the commands that take any.
+        // Free text goes into records, messages and questions to stores of logs (as a value, never as a query language with
+        // fields) only: these are all the commands that take any.
         let with_text: Vec<&str> = TABLE
             .iter()
             .filter(|spec| spec.args.iter().any(|arg| arg.kind == ArgKind::Text))
@@ -452,7 +477,8 @@ mod tests {
         assert_eq!(
             with_text,
             [
-                "silence", "halt", "trust", "clear", "drilled", "override", "review"
+                "logs", "silence", "halt", "explain", "trust", "clear", "drilled", "override",
+                "review"
             ]
         );
     }

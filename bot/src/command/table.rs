@@ -25,6 +25,10 @@ pub enum ArgKind {
     Length,
     /// A length of time back from now, for example `30d`; `--since` before it is read over.
     Since,
+    /// A service or a host of the site.
+    Place,
+    /// As `Length`, back from now; a word that is no length belongs to what follows.
+    Back,
     /// All words that remain, as one text.
     Text,
 }
@@ -144,6 +148,23 @@ pub static TABLE: &[CommandSpec] = &[
         |_| Command::Alerts
     ),
     command!(
+        "logs",
+        ["log"],
+        [
+            need("SERVICE|HOST", K::Place),
+            may("SINCE", K::Back),
+            may("QUERY", K::Text)
+        ],
+        Viewer,
+        "The latest lines of a service's programs or of a host, with all words of QUERY",
+        "logs mariadb 30m SST failed",
+        |w| Command::Logs {
+            about: w.text(),
+            since: w.back(),
+            query: w.word(),
+        }
+    ),
+    command!(
         "incidents",
         ["inc"],
         [],
@@ -157,9 +178,18 @@ pub static TABLE: &[CommandSpec] = &[
         [],
         [need("INCIDENT", K::Id)],
         Operator,
-        "Take an incident: it stays open, but stops paging",
+        "Take an incident: it stays open, but stops paging, and is acknowledged in Icinga and Alertmanager",
         "ack 7f3a",
         |w| Command::Ack { id: w.text() }
+    ),
+    command!(
+        "unack",
+        [],
+        [need("INCIDENT", K::Id)],
+        Operator,
+        "Give an incident back: it pages again, and what ack said elsewhere is taken back",
+        "unack 7f3a",
+        |w| Command::Unack { id: w.text() }
     ),
     command!(
         "silence",
@@ -334,6 +364,15 @@ pub static TABLE: &[CommandSpec] = &[
         "Runbooks, what each answers to, and its mode here",
         "runbooks",
         |_| Command::Runbooks
+    ),
+    command!(
+        "explain",
+        [],
+        [need("ALERT", K::Text)],
+        Viewer,
+        "What would become of an alert: its name, then labels as label=value (on the command line also files and folders)",
+        "explain MySQLDown instance=ctl1:9104",
+        |w| Command::Explain { what: w.text() }
     ),
     command!(
         "services",

@@ -24,6 +24,7 @@ impl FilesRead {
         let mut paths = vec![config_file.to_owned(), config.site.clone()];
         paths.extend(config.service_dirs.iter().cloned());
         paths.extend(config.runbook_dirs.iter().cloned());
+        paths.extend(config.signature_dirs.iter().cloned());
         Self {
             paths,
             at: SystemTime::now(),

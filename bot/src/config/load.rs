@@ -12,7 +12,7 @@ use deploy_engine::{
 };
 use runbooks::library::Library;
 
-use super::{Config, PostgresConfig, Secret, SecretSource, StoreConfig, TokenSource};
+use super::{Config, LogAccess, PostgresConfig, Secret, SecretSource, StoreConfig, TokenSource};
 use crate::store::PostgresStore;
 
 /// A configuration whose paths are resolved and whose secrets were read.
@@ -28,10 +28,14 @@ pub struct Loaded {
     /// Name of the source → the site's secret that is the key of its signatures, and their window in seconds.
     pub site_keys: Vec<(String, String, u32)>,
     pub matrix_password: Option<Secret>,
+    /// Beside each store of logs of the configuration.
+    pub logs: Vec<LogAccess>,
     /// The store that bots share; none: the embedded one.
     pub shared_store: Option<PostgresStore>,
     /// The private key of its own certificate, PEM.
     pub tls_key: Option<Secret>,
+    /// In the order of the configuration.
+    pub icinga2: Vec<super::Icinga2Secrets>,
     /// The address of the dead man's switch, and how often it is called.
     pub heartbeat: Option<(Secret, Duration)>,
 }
@@ -98,8 +102,10 @@ fn read_secrets(document: &Document<Config>, base: &Path, errors: &mut Diagnosti
         signing_keys: Vec::new(),
         site_keys: Vec::new(),
         matrix_password: None,
+        logs: super::logs::read(document, base, errors),
         shared_store: None,
         tls_key: None,
+        icinga2: super::icinga2::secrets(document, base, errors),
         heartbeat: None,
         config,
     };
@@ -155,7 +161,7 @@ fn read_secrets(document: &Document<Config>, base: &Path, errors: &mut Diagnosti
 }
 
 /// Where a secret of its own is; `Err`: the name of one of the site.
-fn own(source: &TokenSource) -> Result<SecretSource, String> {
+pub(super) fn own(source: &TokenSource) -> Result<SecretSource, String> {
     match source {
         TokenSource::File(path) => Ok(SecretSource::File(path.clone())),
         TokenSource::Credential(name) => Ok(SecretSource::Credential(name.clone())),
@@ -198,8 +204,12 @@ fn check_names(document: &Document<Config>, errors: &mut Diagnostics) {
     let sources = &document.value.sources;
     let alertmanager = sources.alertmanager.iter().map(|source| &source.name);
     let prometheus = sources.prometheus.iter().map(|source| &source.name);
+    let icinga2 = sources.icinga2.iter().map(|source| &source.name);
+    let logs = sources.elasticsearch.iter().map(|source| &source.name);
     let all = (alertmanager.enumerate().map(|of| ("alertmanager", of)))
-        .chain(prometheus.enumerate().map(|of| ("prometheus", of)));
+        .chain(prometheus.enumerate().map(|of| ("prometheus", of)))
+        .chain(icinga2.enumerate().map(|of| ("icinga2", of)))
+        .chain(logs.enumerate().map(|of| ("elasticsearch", of)));
     let mut names = BTreeSet::new();
     for (kind, (index, name)) in all {
         if !names.insert(name) {
@@ -209,7 +219,7 @@ fn check_names(document: &Document<Config>, errors: &mut Diagnostics) {
     }
 }
 
-/// What is wrong with webhook tokens that are secrets of the site.
+/// What is wrong with secrets of the site that sources name.
 pub fn check_site_tokens(config: &Config, known: &BTreeSet<String>) -> Vec<String> {
     let is_known = |secret: &str| known.contains(secret) && secret != STEP_SECRET;
     let wrong = |source: &super::AlertmanagerSource| {
@@ -226,12 +236,24 @@ pub fn check_site_tokens(config: &Config, known: &BTreeSet<String>) -> Vec<Strin
             _ => None,
         }
     };
-    config
-        .sources
-        .alertmanager
-        .iter()
-        .filter_map(wrong)
-        .collect()
+    let wrong_log = |store: &super::LogStore| match store.secret() {
+        Some((at, TokenSource::Site(secret))) if !is_known(secret) => Some(format!(
+            "sources: elasticsearch `{}`: {at}: expected a secret of the site's services, found `{secret}`",
+            store.name
+        )),
+        _ => None,
+    };
+    let of_icinga = super::icinga2::site_secrets(config).into_iter();
+    let of_icinga = of_icinga.filter(|(_, secret)| !is_known(secret));
+    let of_icinga = of_icinga.map(|(at, secret)| {
+        format!(
+            "{at}: expected a secret of the site's services, found `{secret}`; is the service deployed here? \
+             Otherwise name a `file`"
+        )
+    });
+    let of_webhooks = config.sources.alertmanager.iter().filter_map(wrong);
+    let of_logs = config.sources.elasticsearch.iter().filter_map(wrong_log);
+    of_webhooks.chain(of_icinga).chain(of_logs).collect()
 }
 
 /// What is wrong with the names in `access`.
@@ -264,6 +286,7 @@ fn resolve_paths(config: &mut Config, base: &Path) {
     resolve(&mut config.state_dir);
     config.service_dirs.iter_mut().for_each(resolve);
     config.runbook_dirs.iter_mut().for_each(resolve);
+    config.signature_dirs.iter_mut().for_each(resolve);
     if let Some(tls) = &mut config.tls {
         resolve(&mut tls.certificate);
         tls.client_ca.as_mut().map(resolve);

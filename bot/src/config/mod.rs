@@ -1,7 +1,9 @@
 //! `nightshift.yaml`: what it may say ([`Config`]), and reading it with all errors at once.
 
 mod files;
+mod icinga2;
 mod load;
+mod logs;
 mod secret;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
@@ -16,10 +18,12 @@ use crate::{
     rights::{Access, Identity, Role},
 };
 pub use files::FilesRead;
+pub use icinga2::{AuthoritySource, Given, Icinga2Secrets, Icinga2Source};
 pub use load::{
     Examined, Loaded, SigningKey, check_access, check_bot_needs, check_site_tokens, examine, load,
     read,
 };
+pub use logs::{LogAccess, LogFields, LogStore};
 pub use secret::{Secret, SecretSource, TokenSource};
 
 /// The configuration of one bot. Paths are relative to the file.
@@ -41,6 +45,9 @@ pub struct Config {
     /// Folders of own runbooks beside the built-in ones.
     #[serde(default)]
     pub runbook_dirs: Vec<PathBuf>,
+    /// Folders of own signatures of logs beside the built-in ones.
+    #[serde(default)]
+    pub signature_dirs: Vec<PathBuf>,
     /// Where webhooks, health and metrics are served. With `tls` unless it is loopback or a TLS proxy is before it.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
@@ -121,6 +128,11 @@ pub struct Sources {
     pub alertmanager: Vec<AlertmanagerSource>,
     #[serde(default)]
     pub prometheus: Vec<PrometheusSource>,
+    #[serde(default)]
+    pub icinga2: Vec<Icinga2Source>,
+    /// Signatures are looked for in their lines, and `logs` shows them.
+    #[serde(default)]
+    pub elasticsearch: Vec<LogStore>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -133,6 +145,10 @@ pub struct AlertmanagerSource {
     #[serde(default)]
     #[schemars(regex(pattern = r"^https?://"))]
     pub url: Option<String>,
+    /// Other members of its cluster, whose webhooks carry the same token: their alerts are the same ones, and told once.
+    #[serde(default)]
+    #[schemars(inner(regex(pattern = r"^https?://")))]
+    pub peers: Vec<String>,
     /// The bearer token that its webhooks carry; by default that of the Alertmanager which this site deploys.
     #[serde(default)]
     pub token: TokenSource,
@@ -329,9 +345,10 @@ impl Default for Limits {
     }
 }
 
-/// A storm of 20,000 alerts in groups of ten passes in a second; a sender that loops does not take the whole bot.
+/// Less than a bot on one processor takes in when each webhook has one alert (docs/benchmarks.md): a sender that loops does not
+/// take the whole bot, and a storm of 50,000 alerts in groups of ten passes in a second.
 fn default_webhooks() -> u32 {
-    2_000
+    5_000
 }
 
 fn default_approval_minutes() -> u32 {

@@ -61,6 +61,8 @@ impl fmt::Debug for Secret {
 
 /// The largest secret file, in bytes: tokens and passwords have far fewer.
 const SECRET_LIMIT_BYTES: u64 = 4096;
+/// The largest file with a certificate, those between it and its authority, and its key, in bytes.
+const CERTIFICATES_LIMIT_BYTES: u64 = 64 * 1024;
 
 impl SecretSource {
     /// Reads the secret; `base` is the configuration's directory.
@@ -68,6 +70,18 @@ impl SecretSource {
     /// # Errors
     /// What was expected and found, without the secret.
     pub fn read(&self, base: &Path) -> Result<Secret, String> {
+        self.read_at_most(base, SECRET_LIMIT_BYTES)
+    }
+
+    /// As [`SecretSource::read`], for certificates with their keys.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_large(&self, base: &Path) -> Result<Secret, String> {
+        self.read_at_most(base, CERTIFICATES_LIMIT_BYTES)
+    }
+
+    fn read_at_most(&self, base: &Path, limit_bytes: u64) -> Result<Secret, String> {
         let path = match self {
             Self::File(path) => base.join(path),
             Self::Credential(name) => credential(name)?,
@@ -80,9 +94,9 @@ impl SecretSource {
                 metadata.mode() & 0o7777
             ));
         }
-        if metadata.len() > SECRET_LIMIT_BYTES {
+        if metadata.len() > limit_bytes {
             return Err(format!(
-                "expected a secret of at most {SECRET_LIMIT_BYTES} bytes in {shown}, found {} bytes",
+                "expected a secret of at most {limit_bytes} bytes in {shown}, found {} bytes",
                 metadata.len()
             ));
         }

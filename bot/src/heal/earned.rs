@@ -147,6 +147,7 @@ impl Standing {
             Class::Guarded if settings.opted_in(runbook) => None,
             Class::Guarded => Some("not opted in"),
             Class::Human => Some("a person's, always"),
+            Class::Diagnosis => Some("a diagnosis changes nothing"),
         };
         let (effective, tone) = match (mode, guarded, record.earned()) {
             (Mode::Shadow, ..) => ("shadow".to_owned(), Tone::Dim),

@@ -2,6 +2,7 @@
 //! asked, and with several incidents by each of them.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     sync::Arc,
     time::{Duration, Instant},
@@ -10,6 +11,7 @@ use std::{
 use async_trait::async_trait;
 use collectors::{
     alertmanager::Silence,
+    icinga2::{CheckState, Held, Named},
     prometheus::{RuleState, ScrapeTarget},
 };
 use runbooks::healer::{Metrics, Silences};
@@ -29,6 +31,12 @@ impl<T> Default for Kept<T> {
 }
 
 impl<T: Clone> Kept<T> {
+    /// Is there an answer of the last moment, or of whoever asks now?
+    async fn is_fresh(&self) -> bool {
+        let kept = self.0.lock().await;
+        matches!(&*kept, Some((asked_at, _)) if asked_at.elapsed() < AGE_MAX)
+    }
+
     async fn get(&self, ask: impl Future<Output = Result<T, String>>) -> Result<T, String> {
         let mut kept = self.0.lock().await;
         if let Some((asked_at, answer)) = &*kept
@@ -71,8 +79,16 @@ impl Metrics for KeptMetrics {
         self.targets.get(self.source.targets()).await
     }
 
+    /// Prometheus answers no question before it is ready (its API says 503 until then), so one that was just answered is the answer.
     async fn ready(&self) -> Result<(), String> {
+        if self.targets.is_fresh().await {
+            return Ok(());
+        }
         self.ready.get(self.source.ready()).await
+    }
+
+    async fn checks(&self, of: &BTreeSet<Named>) -> Result<Vec<CheckState>, String> {
+        self.source.checks(of).await
     }
 }
 
@@ -80,6 +96,7 @@ pub struct KeptSilences {
     source: Arc<dyn Silences>,
     silences: Kept<Vec<Silence>>,
     well: Kept<()>,
+    held: Kept<Option<Vec<Held>>>,
 }
 
 impl KeptSilences {
@@ -88,6 +105,7 @@ impl KeptSilences {
             source,
             silences: Kept::default(),
             well: Kept::default(),
+            held: Kept::default(),
         }
     }
 }
@@ -101,6 +119,11 @@ impl Silences for KeptSilences {
     async fn well(&self) -> Result<(), String> {
         self.well.get(self.source.well()).await
     }
+
+    async fn held(&self) -> Option<Result<Vec<Held>, String>> {
+        let asked = async { self.source.held().await.transpose() };
+        self.held.get(asked).await.transpose()
+    }
 }
 
 #[cfg(test)]
@@ -108,6 +131,42 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
+
+    /// Its rules and targets are there or not; it never says that it is ready.
+    struct Starting {
+        answers: bool,
+    }
+
+    #[async_trait]
+    impl Metrics for Starting {
+        async fn rules(&self) -> Result<Vec<RuleState>, String> {
+            Err("503".to_owned())
+        }
+
+        async fn targets(&self) -> Result<Vec<ScrapeTarget>, String> {
+            tokio::task::yield_now().await;
+            self.answers.then(Vec::new).ok_or_else(|| "503".to_owned())
+        }
+
+        async fn ready(&self) -> Result<(), String> {
+            Err("503 of its own".to_owned())
+        }
+
+        async fn checks(&self, _: &BTreeSet<Named>) -> Result<Vec<CheckState>, String> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_prometheus_that_answers_is_ready_and_one_that_does_not_is_asked() {
+        for answers in [true, false] {
+            let kept = KeptMetrics::of(Arc::new(Starting { answers }));
+            let (targets, ready) = tokio::join!(kept.targets(), kept.ready());
+            assert_eq!((targets.is_ok(), ready.is_ok()), (answers, answers));
+        }
+        let kept = KeptMetrics::of(Arc::new(Starting { answers: true }));
+        assert_eq!(kept.ready().await, Err("503 of its own".to_owned()));
+    }
 
     #[tokio::test]
     async fn who_asks_meanwhile_shares_the_answer_and_errors_are_asked_again() {

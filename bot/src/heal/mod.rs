@@ -2,6 +2,7 @@
 
 mod earned;
 mod kept;
+mod listed;
 mod news;
 mod notes;
 mod observer;
@@ -24,6 +25,7 @@ use jiff::Timestamp;
 use runbooks::healer::{HealerHandle, Jobs};
 
 pub use earned::{Standing, TrustKey, grant, granted, trust_table};
+pub use listed::{Listed, listed, whole};
 pub use news::{ACKS, News, tell_all};
 pub use notes::{clear, drilled_of, ledger_of, record_drill};
 pub use observer::HealObserver;

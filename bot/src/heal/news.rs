@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::wording;
 use crate::{
     answer::About,
+    care,
     chat::{Room, Subject, office::Office},
     store::{Approval, ApprovalState, Store, StoreError},
     wording::{Message, Severity},
@@ -104,6 +105,9 @@ async fn incident_news(
     let mut message = wording::incident_message(incident, now);
     if let Some(by) = &acked {
         message = message.line(format!("taken by {by}"));
+    }
+    for line in care::lines_of(store, &incident.id.0).await? {
+        message = message.line(line);
     }
     // Somebody has it: it is shown, but does not ring.
     if page && acked.is_none() {

@@ -38,19 +38,19 @@ async fn put(store: &Store, job: &str, note: &Note) -> Result<(), StoreError> {
     store.put(NOTES, job, &json!(note).to_string()).await
 }
 
-pub(super) async fn note_version(
+/// Charges a repair, with the version of the runbook that it follows.
+pub(super) async fn charge(
     store: &Store,
-    job: &str,
-    version: &str,
+    repair: &Repair,
+    version: Option<&str>,
 ) -> Result<(), StoreError> {
-    let note = Note {
+    let note = version.map(|version| Note {
         version: Some(version.to_owned()),
-        ..note_of(store, job).await?
-    };
-    // What it is charged for is recorded after it.
-    store
-        .put_in_order(NOTES, job, &json!(note).to_string())
-        .await
+        ..Note::default()
+    });
+    let note = note.map(|note| json!(note).to_string());
+    let note = note.as_deref().map(|note| (NOTES, note));
+    store.repair_started(repair, note).await
 }
 
 /// A person takes an outcome that was not proven on themselves; in the audit log first.

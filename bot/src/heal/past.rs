@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use runbooks::replay::Past;
 
-use super::decision_of;
-use crate::store::{Store, StoreError};
+use super::{decision_of, listed::whole};
+use crate::store::{Detail, Store, StoreError};
 
 /// Incidents of one replay, the newest: each is decided anew from the records of one.
 pub const INCIDENTS_MAX: u32 = 500;
@@ -12,8 +12,9 @@ pub const INCIDENTS_MAX: u32 = 500;
 /// Incidents since then with their last decisions, oldest first; and how many could not be read, for they are of another version.
 pub async fn pasts(store: &Store, since: Timestamp) -> Result<(Vec<Past>, usize), StoreError> {
     let (mut pasts, mut unread) = (Vec::new(), 0);
-    for row in store.incidents_since(since, INCIDENTS_MAX).await? {
-        let Ok(incident) = serde_json::from_value(row.body) else {
+    let rows = store.incidents_since(since, INCIDENTS_MAX, Detail::Whole);
+    for row in rows.await? {
+        let Ok(incident) = whole(&row) else {
             unread += 1;
             continue;
         };

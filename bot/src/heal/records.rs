@@ -1,22 +1,22 @@
 //! What the healer remembers, in the store.
 
 use async_trait::async_trait;
-use collectors::Alert;
+use collectors::{Alert, SourceName, source::Reading};
 use jiff::Timestamp;
 use runbooks::{
     budget::{RepairOutcome, Spent},
     format::RunbookId,
     gate::{Halt, OVERRIDABLE, Overridden},
     healer::{DecisionRecord, RecordError, Records, StepJudgement},
-    incident::{Domain, Incident, IncidentId},
+    incident::{Incident, IncidentId},
     trust::{Drilled, Grant, Mode},
 };
 use serde_json::json;
 
-use super::{earned, notes};
+use super::{earned, listed, notes};
 use crate::{
     halt,
-    store::{self, AuditEntry, IncidentRow, Repair, Store, StoreError},
+    store::{self, AlertKey, AuditEntry, Detail, IncidentRow, Repair, Store, StoreError},
     web,
 };
 
@@ -24,8 +24,8 @@ use crate::{
 const DECISIONS: &str = "decision";
 /// The space of the store with what the gates last said to a job, before a step of it.
 const JUDGEMENTS: &str = "judgement";
-/// Alerts that are looked at after a restart; more at once is a storm, in which nothing is done.
-const ALERTS_MAX: u32 = 20_000;
+/// Alerts that are read at once after a restart: some 2 MB.
+const ALERTS_PAGE: u32 = 1_000;
 /// The action of a decision in the audit log.
 const DECIDED: &str = "decide";
 /// Decisions of one incident that are looked back on; an incident that waits for hours makes a new one for each new reason only.
@@ -75,46 +75,51 @@ pub async fn history_of(
     Ok(entries)
 }
 
-/// The incident as the store lists it.
+fn unreadable(incident: &str, error: &serde_json::Error) -> RecordError {
+    RecordError(format!("incident {incident}: {error}"))
+}
+
 fn row(incident: &Incident) -> Result<IncidentRow, RecordError> {
-    let service = match &incident.domain {
-        Domain::Service(name) => Some(name.to_string()),
-        Domain::Host(_) | Domain::Alert(_) => None,
-    };
-    Ok(IncidentRow {
-        id: incident.id.to_string(),
-        state: incident.state.name().to_owned(),
-        service,
-        runbook: incident.runbooks.first().map(ToString::to_string),
-        opened_at: incident.opened_at,
-        closed_at: incident.closed_at,
-        body: serde_json::to_value(incident).map_err(|error| RecordError(error.to_string()))?,
-    })
+    listed::row(incident).map_err(|error| unreadable(&incident.id.0, &error))
 }
 
 #[async_trait]
 impl Records for BotRecords {
-    async fn firing_alerts(&self) -> Result<Vec<Alert>, RecordError> {
-        Ok(web::stored(
-            self.store.firing_alerts(ALERTS_MAX).await.map_err(failed)?,
-        ))
+    async fn firing_alerts(
+        &self,
+        last: Option<&(SourceName, String)>,
+    ) -> Result<Vec<Alert>, RecordError> {
+        let mut last = last.map(|(source, fingerprint)| AlertKey {
+            source: source.0.clone(),
+            fingerprint: fingerprint.clone(),
+        });
+        loop {
+            let page = self.store.firing_after(last.as_ref(), ALERTS_PAGE).await;
+            let page = page.map_err(failed)?;
+            let Some(row) = page.last() else {
+                return Ok(Vec::new());
+            };
+            last = Some(row.key.clone());
+            let alerts = web::stored(page);
+            // A whole page that cannot be read, of another version, is not the end.
+            if !alerts.is_empty() {
+                return Ok(alerts);
+            }
+        }
     }
 
     async fn open_incidents(&self) -> Result<Vec<Incident>, RecordError> {
-        let rows = self.store.open_incidents().await.map_err(failed)?;
-        let read = rows.into_iter().map(|row| {
-            serde_json::from_value(row.body)
-                .map_err(|error| RecordError(format!("incident {}: {error}", row.id)))
-        });
-        read.collect()
+        let rows = self.store.open_incidents(Detail::Whole).await;
+        let read =
+            |row: &IncidentRow| listed::whole(row).map_err(|error| unreadable(&row.id, &error));
+        rows.map_err(failed)?.iter().map(read).collect()
     }
 
     async fn open_incident(&self, id: &IncidentId) -> Result<Option<Incident>, RecordError> {
         let row = self.store.incident(&id.0).await.map_err(failed)?;
         let open = row.filter(|row| row.closed_at.is_none());
-        let read = open.map(|row| serde_json::from_value(row.body));
-        read.transpose()
-            .map_err(|error| RecordError(format!("incident {id}: {error}")))
+        let read = open.map(|row| listed::whole(&row));
+        read.transpose().map_err(|error| unreadable(&id.0, &error))
     }
 
     async fn put_incident(&self, incident: &Incident) -> Result<(), RecordError> {
@@ -138,17 +143,18 @@ impl Records for BotRecords {
         let before = decision_of(&self.store, &decision.incident.0)
             .await
             .map_err(failed)?;
-        self.store
-            .put_in_order(DECISIONS, &decision.incident.0, &text)
-            .await
-            .map_err(failed)?;
+        let at = (DECISIONS, &*decision.incident.0);
         let same = before.is_some_and(|before| {
             std::mem::discriminant(&before.decision) == std::mem::discriminant(&decision.decision)
                 && before.decision.why() == decision.decision.why()
         });
         if same {
             // The same answer every few seconds is one entry of the log.
-            return Ok(());
+            return self
+                .store
+                .put_in_order(at.0, at.1, &text)
+                .await
+                .map_err(failed);
         }
         let entry = AuditEntry {
             at: decision.at,
@@ -157,7 +163,8 @@ impl Records for BotRecords {
             target: audited(&decision.incident),
             body: json!({ "decision": decision.decision, "gates": decision.gates }),
         };
-        self.store.audit_in_order(&entry).await.map_err(failed)
+        let kept = self.store.put_and_audit_in_order(at, &text, &entry).await;
+        kept.map_err(failed)
     }
 
     async fn ledger(&self, since: Timestamp) -> Result<Vec<Spent>, RecordError> {
@@ -174,13 +181,8 @@ impl Records for BotRecords {
             outcome: None,
             ended_at: None,
         };
-        // First, so that no repair is ever on record without the version that it followed.
-        if let Some(version) = &spent.version {
-            notes::note_version(&self.store, &spent.job, version)
-                .await
-                .map_err(failed)?;
-        }
-        self.store.repair_started(&repair).await.map_err(failed)
+        let charged = notes::charge(&self.store, &repair, spent.version.as_deref());
+        charged.await.map_err(failed)
     }
 
     async fn settle(
@@ -234,6 +236,10 @@ impl Records for BotRecords {
         earned::demote(&self.store, runbook, to, AUTOMATION, why, at)
             .await
             .map_err(failed)
+    }
+
+    async fn readings(&self) -> Result<Vec<Reading>, RecordError> {
+        crate::logs::readings(&self.store).await.map_err(failed)
     }
 
     async fn halt(&self) -> Result<Option<Halt>, RecordError> {
@@ -291,5 +297,5 @@ impl Records for BotRecords {
 /// For answers: whatever is known of an incident, open or closed.
 pub async fn incident_of(store: &Store, id: &IncidentId) -> Result<Option<Incident>, StoreError> {
     let row = store.incident(&id.0).await?;
-    Ok(row.and_then(|row| serde_json::from_value(row.body).ok()))
+    Ok(row.and_then(|row| listed::whole(&row).ok()))
 }

@@ -1,6 +1,7 @@
 //! Where evidence comes from, and how well each source works: what the bot is blind to.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -10,6 +11,7 @@ use collectors::{
     SourceError, SourceName,
     alertmanager::{AlertmanagerClient, Silence},
     blind::{self, BlindSpot, SourceHealth},
+    icinga2::{CheckState, Held, Icinga2Client, Named},
     prometheus::{PrometheusSource, RuleState, ScrapeTarget},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -33,13 +35,18 @@ pub struct Senses {
     /// Those that can be asked.
     alertmanagers: Vec<(SourceName, AlertmanagerClient)>,
     prometheus: Vec<PrometheusSource>,
+    icinga2: Vec<Icinga2Client>,
     figures: Arc<Figures>,
 }
 
 impl Senses {
     /// # Errors
     /// An address that is none.
-    pub fn new(sources: &Sources, figures: Arc<Figures>) -> Result<Self, SourceError> {
+    pub fn new(
+        sources: &Sources,
+        icinga2: Vec<Icinga2Client>,
+        figures: Arc<Figures>,
+    ) -> Result<Self, SourceError> {
         let name = |name: &str| SourceName(name.to_owned());
         let mut health = Vec::new();
         let mut sense = |source: SourceName, shows: &str, expected_every| {
@@ -76,6 +83,7 @@ impl Senses {
             webhooks,
             alertmanagers,
             prometheus,
+            icinga2,
             figures,
         })
     }
@@ -89,6 +97,10 @@ impl Senses {
         let mut all = self.alertmanagers.iter();
         all.find(|(name, _)| name == source)
             .map(|(_, client)| client)
+    }
+
+    pub fn icinga2(&self, source: &SourceName) -> Option<&Icinga2Client> {
+        self.icinga2.iter().find(|client| client.name() == source)
     }
 
     pub fn blind_spots(&self, now: Timestamp) -> Vec<BlindSpot> {
@@ -118,6 +130,30 @@ impl Senses {
         }
     }
 
+    /// From now on this source is expected to work that often; what it shows, for people.
+    pub fn expect(&self, source: &SourceName, shows: &str, every: Duration) {
+        let expected_every = SignedDuration::try_from(every).unwrap_or(SignedDuration::MAX);
+        let mut all = self.lock();
+        all.retain(|health| health.source != *source);
+        all.push(SourceHealth {
+            source: source.clone(),
+            shows: shows.to_owned(),
+            expected_every,
+            last_success: None,
+            last_error: None,
+        });
+    }
+
+    pub fn works(&self, source: &SourceName) {
+        let now = Timestamp::now();
+        self.change(source, |health| health.succeeded(now));
+    }
+
+    pub fn fails(&self, source: &SourceName, why: &str) {
+        let now = Timestamp::now();
+        self.change(source, |health| health.failed(now, why));
+    }
+
     fn note(&self, source: &SourceName, how: Result<(), SourceError>) {
         let now = Timestamp::now();
         self.change(source, |health| match how {
@@ -141,15 +177,48 @@ impl Senses {
     }
 }
 
-/// Evidence from metrics: the first Prometheus of the configuration (others watch other things).
-pub fn metrics(sources: &Sources) -> Result<Arc<dyn Metrics>, SourceError> {
-    match sources.prometheus.first() {
+/// Evidence from metrics: the first Prometheus of the configuration (others watch other things), and checks of Icinga.
+pub fn metrics(
+    sources: &Sources,
+    icinga2: Vec<Icinga2Client>,
+) -> Result<Arc<dyn Metrics>, SourceError> {
+    let metrics: Arc<dyn Metrics> = match sources.prometheus.first() {
         Some(source) => {
             let name = SourceName(source.name.clone());
-            let source = Arc::new(PrometheusSource::new(name, &source.url)?);
-            Ok(Arc::new(KeptMetrics::of(source)))
+            Arc::new(PrometheusSource::new(name, &source.url)?)
         }
-        None => Ok(Arc::new(NoMetrics)),
+        None => Arc::new(NoMetrics),
+    };
+    let with = WithChecks { metrics, icinga2 };
+    Ok(Arc::new(KeptMetrics::of(Arc::new(with))))
+}
+
+struct WithChecks {
+    metrics: Arc<dyn Metrics>,
+    icinga2: Vec<Icinga2Client>,
+}
+
+#[async_trait]
+impl Metrics for WithChecks {
+    async fn rules(&self) -> Result<Vec<RuleState>, String> {
+        self.metrics.rules().await
+    }
+
+    async fn targets(&self) -> Result<Vec<ScrapeTarget>, String> {
+        self.metrics.targets().await
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        self.metrics.ready().await
+    }
+
+    async fn checks(&self, of: &BTreeSet<Named>) -> Result<Vec<CheckState>, String> {
+        let mut all = Vec::new();
+        for client in &self.icinga2 {
+            let checks = client.checks(of).await;
+            all.extend(checks.map_err(|error| format!("{}: {error}", client.name()))?);
+        }
+        Ok(all)
     }
 }
 
@@ -171,8 +240,11 @@ impl Metrics for NoMetrics {
     }
 }
 
-/// Silences of all Alertmanagers. One that does not answer, or that cannot be asked, makes them unknown.
-pub fn silences(sources: &Sources) -> Result<Arc<dyn Silences>, SourceError> {
+/// Silences of all Alertmanagers, and what is held in Icinga. One that does not answer, or that cannot be asked, makes them unknown.
+pub fn silences(
+    sources: &Sources,
+    icinga2: Vec<Icinga2Client>,
+) -> Result<Arc<dyn Silences>, SourceError> {
     let mut clients = Vec::new();
     for source in &sources.alertmanager {
         let name = SourceName(source.name.clone());
@@ -181,18 +253,24 @@ pub fn silences(sources: &Sources) -> Result<Arc<dyn Silences>, SourceError> {
             None => Err(format!("{name} has no `url`, so it cannot be asked")),
         });
     }
-    Ok(Arc::new(KeptSilences::of(Arc::new(AllSilences(clients)))))
+    Ok(Arc::new(KeptSilences::of(Arc::new(AllSilences {
+        alertmanagers: clients,
+        icinga2,
+    }))))
 }
 
-struct AllSilences(Vec<Result<AlertmanagerClient, String>>);
+struct AllSilences {
+    alertmanagers: Vec<Result<AlertmanagerClient, String>>,
+    icinga2: Vec<Icinga2Client>,
+}
 
 impl AllSilences {
     /// Without an Alertmanager nobody can say "hands off" there, and nobody could have raised the alert either.
     fn clients(&self) -> Result<Vec<&AlertmanagerClient>, String> {
-        if self.0.is_empty() {
+        if self.alertmanagers.is_empty() {
             return Err("no Alertmanager is configured".to_owned());
         }
-        let clients = self.0.iter().map(|client| client.as_ref());
+        let clients = self.alertmanagers.iter().map(|client| client.as_ref());
         clients.collect::<Result<_, _>>().map_err(Clone::clone)
     }
 }
@@ -217,6 +295,20 @@ impl Silences for AllSilences {
         }
         Ok(())
     }
+
+    async fn held(&self) -> Option<Result<Vec<Held>, String>> {
+        if self.icinga2.is_empty() {
+            return None;
+        }
+        let mut all = Vec::new();
+        for client in &self.icinga2 {
+            match client.held().await {
+                Ok(held) => all.extend(held),
+                Err(error) => return Some(Err(format!("{}: {error}", client.name()))),
+            }
+        }
+        Some(Ok(all))
+    }
 }
 
 #[cfg(test)]
@@ -226,7 +318,7 @@ mod tests {
     #[tokio::test]
     async fn silences_that_cannot_be_asked_are_unknown_not_none() {
         let none = Sources::default();
-        let asked = silences(&none).unwrap();
+        let asked = silences(&none, Vec::new()).unwrap();
         assert!(
             asked
                 .silences()
@@ -236,7 +328,7 @@ mod tests {
         );
         let text = r#"{"alertmanager": [{"name": "am"}]}"#;
         let without_url: Sources = serde_json::from_str(text).unwrap();
-        let asked = silences(&without_url).unwrap();
+        let asked = silences(&without_url, Vec::new()).unwrap();
         assert!(
             asked
                 .silences()
@@ -245,5 +337,22 @@ mod tests {
                 .contains("am has no `url`")
         );
         assert!(asked.well().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_icinga_that_does_not_answer_is_unknown_and_none_is_not_asked() {
+        let sources = Sources::default();
+        let asked = silences(&sources, Vec::new()).unwrap();
+        assert_eq!(asked.held().await, None);
+        let nobody = collectors::api::Connection::plain("http://127.0.0.1:1");
+        let client = Icinga2Client::new(SourceName("icinga2".into()), &[nobody]).unwrap();
+        let asked = silences(&sources, vec![client]).unwrap();
+        let why = asked.held().await.unwrap().unwrap_err();
+        assert!(
+            why.starts_with(
+                "icinga2: POST http://127.0.0.1:1/v1/objects/comments: expected a connection"
+            ),
+            "{why}"
+        );
     }
 }

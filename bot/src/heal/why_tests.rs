@@ -83,6 +83,7 @@ fn why(change: impl FnOnce(&mut GateInput<'_>)) -> String {
                 })
                 .collect(),
             clock_off_seconds: Ok(0.0),
+            log_lines: Vec::new(),
         },
         monitoring: MonitoringFacts {
             watchdog: Watchdog::Fresh {
@@ -188,21 +189,15 @@ fn readings() -> Readings {
 fn said(record: &DecisionRecord) -> String {
     let why = record.decision.why().to_owned();
     let incident = Incident {
-        id: record.incident.clone(),
-        domain: Domain::Service("memcached".parse().unwrap()),
-        opened_at: ago_s(95),
-        closed_at: None,
         state: State::Refused { why, again: None },
         since: ago_s(1),
-        alerts: BTreeMap::new(),
-        more: BTreeSet::new(),
         subjects: [host("ctl3")].into(),
         runbooks: vec![RunbookId("MEM-1".into())],
-        steady: BTreeMap::new(),
-        jobs: Vec::new(),
-        unproven: Vec::new(),
-        under: None,
-        tell_only: None,
+        ..Incident::opened(
+            record.incident.clone(),
+            Domain::Service("memcached".parse().unwrap()),
+            ago_s(95),
+        )
     };
     plain(&decision_message(&incident, Some(record), now()))
 }

@@ -1,5 +1,7 @@
 //! What is said of incidents and decisions. Pure.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use runbooks::{
     decide::Decision,
@@ -7,6 +9,7 @@ use runbooks::{
     storm::Storm,
 };
 
+use super::Listed;
 use crate::{
     store::{AuditEntry, Repair, RepairOutcome},
     wording::{Cell, Message, Severity, Table, Tone, ago, duration},
@@ -14,6 +17,8 @@ use crate::{
 
 /// Alerts named in the message of an incident.
 const ALERTS_SHOWN: usize = 8;
+/// Names of services whose alerts an incident explains.
+const SERVICES_SHOWN: usize = 6;
 
 /// How an incident stands: how bad, and in a few words.
 fn standing(state: &State, now: Timestamp) -> (Severity, String) {
@@ -70,6 +75,27 @@ pub fn incident_message(incident: &Incident, now: Timestamp) -> Message {
         let hosts: Vec<&str> = incident.subjects.iter().map(|host| host.as_str()).collect();
         message = message.line(format!("about: {}", hosts.join(", ")));
     }
+    if !incident.comes_and_goes.is_empty() {
+        let names: Vec<&str> = incident.comes_and_goes.iter().map(String::as_str).collect();
+        let shown = names.len().min(ALERTS_SHOWN);
+        message = message.line(format!("comes and goes: {}", names[..shown].join(", ")));
+    }
+    let services = incident.explained_services().into_iter();
+    let services = services.map(ToString::to_string).collect();
+    if let Some(words) = explained(incident.explained.len(), &services) {
+        let names = incident
+            .explained
+            .values()
+            .map(|one| one.claim.name.as_str());
+        let names: BTreeSet<&str> = names.collect();
+        let shown: Vec<&str> = names.iter().copied().take(ALERTS_SHOWN).collect();
+        let more = if names.len() > shown.len() {
+            ", …"
+        } else {
+            ""
+        };
+        message = message.line(format!("{words} ({}{more})", shown.join(", ")));
+    }
     if let Some(cause) = &incident.under {
         message = message.line(format!("explained by incident {cause}"));
     }
@@ -85,10 +111,34 @@ pub fn incident_message(incident: &Incident, now: Timestamp) -> Message {
     )
 }
 
+/// For example `explains 38 alerts of 2 services: keystone, nova`.
+fn explained(alerts: usize, services: &BTreeSet<String>) -> Option<String> {
+    let what = match alerts {
+        0 => return None,
+        1 => "1 alert".to_owned(),
+        alerts => format!("{alerts} alerts"),
+    };
+    let shown: Vec<&str> = services
+        .iter()
+        .map(String::as_str)
+        .take(SERVICES_SHOWN)
+        .collect();
+    let more = match services.len() - shown.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let shown = shown.join(", ");
+    Some(match services.len() {
+        0 => format!("explains {what}"),
+        1 => format!("explains {what} of {shown}"),
+        count => format!("explains {what} of {count} services: {shown}{more}"),
+    })
+}
+
 /// Open incidents, one line each.
-pub fn incidents_table(incidents: &[Incident], now: Timestamp) -> Table {
+pub fn incidents_table(incidents: &[Listed], now: Timestamp) -> Table {
     let mut table = Table::new(&["incident", "about", "since", "state", "alerts"]);
-    for incident in incidents {
+    for Listed { incident, counts } in incidents {
         let (severity, words) = standing(&incident.state, now);
         let tone = match severity {
             Severity::Good => Tone::Good,
@@ -96,7 +146,9 @@ pub fn incidents_table(incidents: &[Incident], now: Timestamp) -> Table {
             Severity::Info => Tone::Plain,
             Severity::Working | Severity::Attention | Severity::Refused => Tone::Warn,
         };
-        let alerts: Vec<&str> = incident.firing().into_iter().collect();
+        let mut alerts: Vec<String> = counts.names_firing.iter().cloned().collect();
+        let explains = explained(counts.alerts_explained, &counts.services_explained);
+        alerts.extend(explains.map(|words| format!("({words})")));
         table.row([
             incident.id.to_string().into(),
             incident.domain.to_string().into(),

@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use collectors::logs::Signatures;
 use deploy_engine::{
     model::Model,
     runner::{Context, HostEvidence, JobObserver, Runner, StepGate, SystemClock},
@@ -22,15 +23,17 @@ use crate::{
     bot::Bot,
     chat::{ChatAdapter, office::Office},
     command::Vocabulary,
-    config::{FilesRead, Loaded, Secret, SigningKey},
+    config::{FilesRead, Loaded, Secret, SigningKey, TokenSource},
     control,
     halt::{Halt, HaltGate},
     heal::{self, BotRecords, DeskJobs, HealObserver, News, Senses},
     jobs::{self, JobDesk},
     lock::InstanceLock,
+    logs::LogStores,
     pace::CommandPace,
     replicas::{self, DutyGate, Lead},
     rights::{Identity, People},
+    sources::{self, Icinga2Settings},
     store::Store,
     web,
 };
@@ -43,9 +46,11 @@ pub struct Ground {
     pub loaded: Loaded,
     pub model: Arc<Model>,
     pub library: Arc<Library>,
+    pub signatures: Arc<Signatures>,
     pub store: Store,
     pub secrets: Arc<SecretStore>,
     pub files: FilesRead,
+    pub icinga2: Vec<Icinga2Settings>,
     /// Knows every secret that this bot knows.
     pub redactor: Redactor,
     /// Whoever runs this process.
@@ -66,6 +71,8 @@ pub async fn ground(config: &Path) -> Result<Ground, String> {
         .map_err(|errors| errors.to_string())?;
     let library =
         Library::load(&loaded.config.runbook_dirs).map_err(|errors| errors.to_string())?;
+    let signatures = runbooks::signatures::load(&loaded.config.signature_dirs)
+        .map_err(|errors| errors.to_string())?;
     let automation = heal::heal_settings(&loaded.config.automation).check(&library);
     let automation = automation.iter().map(|why| format!("automation: {why}"));
     let tokens = crate::config::check_site_tokens(&loaded.config, &model.secret_names());
@@ -113,13 +120,28 @@ pub async fn ground(config: &Path) -> Result<Ground, String> {
             loaded.signing_keys.push((source, key));
         }
     }
+    for (store, access) in loaded
+        .config
+        .sources
+        .elasticsearch
+        .iter()
+        .zip(&mut loaded.logs)
+    {
+        if let Some((_, TokenSource::Site(name))) = store.secret() {
+            let secret = secrets.reveal(name);
+            access.secret = secret.map(|secret| Secret::new(secret.to_string()));
+        }
+    }
+    let icinga2 = sources::icinga2_settings(&loaded, &secrets, &model)?;
     Ok(Ground {
-        redactor: redactor(&loaded, &secrets)?,
+        redactor: redactor(&loaded, &icinga2, &secrets)?,
+        icinga2,
         secrets: Arc::new(secrets),
         files,
         loaded,
         model: Arc::new(model),
         library: Arc::new(library),
+        signatures: Arc::new(signatures),
         store,
         owner,
         before,
@@ -139,7 +161,11 @@ async fn store(loaded: &Loaded, dir: &Path) -> Result<(Store, Option<String>), S
     Ok((store.map_err(|error| error.to_string())?, named.before))
 }
 
-fn redactor(loaded: &Loaded, secrets: &SecretStore) -> Result<Redactor, String> {
+fn redactor(
+    loaded: &Loaded,
+    icinga2: &[Icinga2Settings],
+    secrets: &SecretStore,
+) -> Result<Redactor, String> {
     let named = |what: &'static str| {
         move |(source, secret): &(String, Secret)| (format!("{what} {source}"), secret.clone())
     };
@@ -160,7 +186,14 @@ fn redactor(loaded: &Loaded, secrets: &SecretStore) -> Result<Redactor, String> 
     let shared = shared.flat_map(|store| store.password.clone());
     let shared = shared.map(|secret| ("store password".to_owned(), secret));
     let own = tokens.chain(keys).chain(password).chain(tls).chain(heart);
-    let own: Vec<_> = own.chain(shared).collect();
+    let icinga2 = icinga2.iter();
+    let icinga2 = icinga2.map(|one| (format!("password {}", one.name), one.password.clone()));
+    let logs = loaded.config.sources.elasticsearch.iter().zip(&loaded.logs);
+    let logs = logs.filter_map(|(store, access)| {
+        let name = format!("store of logs {}", store.name);
+        Some((name, access.secret.clone()?))
+    });
+    let own: Vec<_> = own.chain(shared).chain(icinga2).chain(logs).collect();
     Redactor::new(secrets, &own)
 }
 
@@ -202,24 +235,23 @@ pub async fn assemble(
     let (observer, telling) = jobs::projection(store.clone(), office.clone());
     let (tell, news) = News::new();
     let source = |error: collectors::SourceError| format!("sources: {error}");
+    let icinga2 = ground.icinga2.iter().map(sources::icinga2_client);
+    let icinga2: Vec<_> = icinga2.collect::<Result<_, _>>()?;
     let ports = Ports {
         records: Arc::new(BotRecords {
             store: store.clone(),
             halt: halt.clone(),
         }),
-        evidence: Arc::new(HostEvidence {
-            hosts: hosts.clone(),
-            site: model.clone(),
-        }),
+        evidence: Arc::new(HostEvidence::new(hosts.clone(), model.clone())),
         hosts: hosts.clone(),
         journal: Arc::new(store.clone()),
-        metrics: heal::metrics(&config.sources).map_err(source)?,
-        silences: heal::silences(&config.sources).map_err(source)?,
+        metrics: heal::metrics(&config.sources, icinga2.clone()).map_err(source)?,
+        silences: heal::silences(&config.sources, icinga2.clone()).map_err(source)?,
         tell: Arc::new(tell),
         clock: Arc::new(SystemClock),
         vitals: Arc::new(Vitals::default()),
     };
-    let senses = Arc::new(Senses::new(&config.sources, figures).map_err(source)?);
+    let senses = Arc::new(Senses::new(&config.sources, icinga2, figures).map_err(source)?);
     let mut bot = Bot {
         vocabulary: vocabulary(&model, &ground.library),
         healing: Arc::new(heal::heal_settings_on(&config, &model)),
@@ -238,6 +270,8 @@ pub async fn assemble(
         library: ground.library.clone(),
         ear: heal::Ear::default(),
         senses,
+        care: Arc::default(),
+        logs: LogStores::new(&ground.loaded, ground.signatures.clone()).map_err(source)?,
         strangers: Default::default(),
         redactor: ground.redactor.clone(),
         pace: CommandPace::default(),
@@ -283,6 +317,7 @@ fn healer(bot: &mut Bot, ports: &Ports) -> Healer {
 fn runner(bot: &Bot, ports: Ports, observer: Arc<dyn JobObserver>) -> Runner {
     let settings = bot.healing.clone();
     let topology = Arc::new(Topology::from(&*bot.model));
+    let evidence = ports.evidence.clone();
     let repairs = HealGate::new(ports, settings, topology, bot.library.clone());
     let gate: Arc<dyn StepGate> = Arc::new(DutyGate {
         lead: bot.lead.clone(),
@@ -292,14 +327,15 @@ fn runner(bot: &Bot, ports: Ports, observer: Arc<dyn JobObserver>) -> Runner {
             then: Arc::new(repairs),
         }),
     });
-    Runner::new(Context::new(
+    let context = Context::new(
         Arc::new(bot.store.clone()),
         bot.hosts.clone(),
         bot.model.clone(),
         gate,
         observer,
         holder(&bot.store),
-    ))
+    );
+    Runner::new(context.with_evidence(evidence))
 }
 
 fn vocabulary(model: &Model, library: &Library) -> Vocabulary {

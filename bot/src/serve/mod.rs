@@ -19,13 +19,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     bot::{Bot, HANDLED_DAYS},
+    care,
     chat::{self, ChatAdapter, Incoming, Subject, console::Console},
     cli::{self, Outcome},
     config::Secret,
     control, heal as healer_shell,
     heartbeat::Heart,
-    leases,
+    leases, logs,
     replicas::{self, Lead, Member, Standing},
+    sources::{self, Followed, Follows},
     web,
     wording::{Message, Severity},
 };
@@ -153,6 +155,16 @@ async fn serve(
         figures.clone(),
     );
 
+    figures.watch_logs(bot.logs.reaches());
+    let follows = Follows {
+        store: bot.store.clone(),
+        intake: web.intake.clone(),
+        pending: pending.clone(),
+        senses: bot.senses.clone(),
+        redactor: ground.redactor.clone(),
+        handling: bot.care.clone(),
+    };
+    let followed = sources::configured(&config.sources, &ground.icinga2, &bot.logs)?;
     let mut parts = JoinSet::new();
     let teller = tokio::spawn(telling);
     let prefix = config.chat.prefix.clone();
@@ -188,6 +200,8 @@ async fn serve(
                 pending,
                 figures,
                 healer,
+                followed,
+                follows,
                 switch: ground.loaded.heartbeat.as_ref(),
                 story: story(&standing, before),
             },
@@ -228,6 +242,9 @@ struct Duty<'a> {
     pending: Arc<web::Pending>,
     figures: Arc<web::Figures>,
     healer: runbooks::healer::Healer,
+    /// Sources, followed by one bot.
+    followed: Vec<Followed>,
+    follows: Follows,
     /// The dead man's switch: its silence says that nobody is on duty.
     switch: Option<&'a (Secret, Duration)>,
     /// How it came to lead, if that is worth a word.
@@ -264,6 +281,7 @@ async fn on_duty(
         said.await.map_err(|error| error.to_string())?;
     }
     parts.spawn(tidy(bot.clone(), stop.clone()));
+    parts.spawn(logs::narrate(bot.clone(), stop.clone()));
     if let Some(switch) = duty.switch {
         let heart = Heart::new(switch, bot.store.clone(), duty.figures.clone())?;
         parts.spawn(heart.beat(stop.clone()));
@@ -282,6 +300,8 @@ async fn on_duty(
     let (bot_, token) = (bot.clone(), stop.clone());
     parts.spawn(hear_alerts(bot_, duty.pending, duty.figures, token));
     parts.spawn(heal(duty.healer, stop.clone()));
+    sources::follow_all(duty.followed, &duty.follows, parts, stop);
+    parts.spawn(care::tend(bot.clone(), bot.care.clone(), stop.clone()));
     Ok(listen(bot, duty.adapters, duty.console, parts, stop))
 }
 
@@ -495,15 +515,14 @@ async fn hear_alerts(
             batch = pending.take(HEARD_AT_ONCE) => batch,
             () = tokio::time::sleep(HEARTBEAT) => web::Batch::new(),
         };
-        // Through the same queue as all that it has to do: an answer says that the healer keeps up.
-        if healer.alive().await.is_ok() {
-            figures.beat(Timestamp::now());
-        }
-        if !batch.is_empty()
-            && let Err(error) = healer.heard(batch).await
-        {
-            tracing::error!(%error, "alerts are stored, but were not looked at");
-            break;
+        // Also when there are none: through the same queue as all that it has to do, so an answer says that the healer keeps up.
+        match healer.heard(batch).await {
+            Ok(()) => figures.beat(Timestamp::now()),
+            Err(_) if stop.is_cancelled() => break,
+            Err(error) => {
+                tracing::error!(%error, "alerts are stored, but were not looked at");
+                break;
+            }
         }
     }
     pending.close();

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{
     Store, StoreError,
     db::{Lock, Tx, values, without_nul},
+    kv,
     row::{Reader, micros, to_json},
 };
 use crate::audit::{Head, Kept, link};
@@ -42,6 +43,20 @@ impl Store {
         let mut tx = self.db.begin(what, Lock::Rows).await?;
         chain(&mut tx, entry).await?;
         tx.commit_in_order(what).await
+    }
+
+    /// As [`Store::put_in_order`] and [`Store::audit_in_order`]: both, or neither.
+    pub async fn put_and_audit_in_order(
+        &self,
+        (space, key): (&str, &str),
+        value: &str,
+        entry: &AuditEntry,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.db.begin(CHAINING, Lock::Rows).await?;
+        tx.later(CHAINING, kv::PUT, values![space, key, value])
+            .await?;
+        chain(&mut tx, entry).await?;
+        tx.commit_in_order(CHAINING).await
     }
 
     /// Entries after number `after`, oldest first, exactly as they are kept.
@@ -136,41 +151,63 @@ pub(super) fn sha256(text: &str) -> String {
 /// Adds an entry as a part of what it is about: both are kept, or neither. The last thing that a transaction takes a lock for, so that
 /// no two wait for each other.
 pub(super) async fn chain(tx: &mut Tx, entry: &AuditEntry) -> Result<(), StoreError> {
-    let what = "recording an audit entry";
-    // One statement that reads the head and holds its row until the end of the transaction: whoever else writes waits, so there is
-    // one chain in the order of commits.
-    let sql = "INSERT INTO kv (space, key, value) VALUES ($1, $2, '') \
-               ON CONFLICT (space, key) DO UPDATE SET value = kv.value RETURNING key, value";
-    let held = tx.run(what, sql, values![HEAD.0, HEAD.1]).await?.first();
-    let found = held.map(|row| Reader::new("value", "key", &row).get::<String>("value"));
-    let before = match found.transpose()?.as_deref() {
-        None | Some("") => before_the_chain(tx).await?,
-        Some(text) => head(text)?,
-    };
-    let new = Kept {
-        number: before.number + 1,
-        at: micros(entry.at),
-        // As every database keeps them: the hash covers what is read again.
-        who: without_nul(entry.who.clone()),
-        action: without_nul(entry.action.clone()),
-        target: without_nul(entry.target.clone()),
-        body: to_json("audit entry", &entry.target, &entry.body)?,
-        hash: None,
-    };
-    let hash = link(&before.hash, &new);
-    let head = Head {
-        number: new.number,
-        hash: hash.clone(),
-    };
-    let sql = "INSERT INTO audit (id, at, who, action, target, body, hash) VALUES ($1, $2, $3, $4, $5, $6, $7)";
-    let values = values![
-        new.number, new.at, new.who, new.action, new.target, new.body, hash
-    ];
-    tx.run(what, sql, values).await?;
-    let sql = "UPDATE kv SET value = $1 WHERE space = $2 AND key = $3";
-    tx.run(what, sql, values![head.to_string(), HEAD.0, HEAD.1])
-        .await?;
-    Ok(())
+    let mut chain = Chain::held(tx).await?;
+    chain.add(tx, entry).await?;
+    chain.end(tx).await
+}
+
+/// The end of the chain, held by a transaction that adds to it.
+pub(super) struct Chain {
+    head: Head,
+}
+
+const CHAINING: &str = "recording an audit entry";
+
+impl Chain {
+    /// One statement that reads the head and holds its row until the end of the transaction: whoever else writes waits, so there is
+    /// one chain in the order of commits.
+    pub async fn held(tx: &mut Tx) -> Result<Self, StoreError> {
+        let sql = "INSERT INTO kv (space, key, value) VALUES ($1, $2, '') \
+                   ON CONFLICT (space, key) DO UPDATE SET value = kv.value RETURNING key, value";
+        let held = tx.run(CHAINING, sql, values![HEAD.0, HEAD.1]).await?;
+        let found = held.first();
+        let found = found.map(|row| Reader::new("value", "key", &row).get::<String>("value"));
+        let head = match found.transpose()?.as_deref() {
+            None | Some("") => before_the_chain(tx).await?,
+            Some(text) => head(text)?,
+        };
+        Ok(Self { head })
+    }
+
+    pub async fn add(&mut self, tx: &mut Tx, entry: &AuditEntry) -> Result<(), StoreError> {
+        let new = Kept {
+            number: self.head.number + 1,
+            at: micros(entry.at),
+            // As every database keeps them: the hash covers what is read again.
+            who: without_nul(entry.who.clone()),
+            action: without_nul(entry.action.clone()),
+            target: without_nul(entry.target.clone()),
+            body: to_json("audit entry", &entry.target, &entry.body)?,
+            hash: None,
+        };
+        self.head = Head {
+            number: new.number,
+            hash: link(&self.head.hash, &new),
+        };
+        let hash = &self.head.hash;
+        let sql = "INSERT INTO audit (id, at, who, action, target, body, hash) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        let values = values![
+            new.number, new.at, new.who, new.action, new.target, new.body, hash
+        ];
+        tx.later(CHAINING, sql, values).await
+    }
+
+    /// After the last entry: the chain's head, kept beside it.
+    pub async fn end(self, tx: &mut Tx) -> Result<(), StoreError> {
+        let sql = "UPDATE kv SET value = $1 WHERE space = $2 AND key = $3";
+        let values = values![self.head.to_string(), HEAD.0, HEAD.1];
+        tx.later(CHAINING, sql, values).await
+    }
 }
 
 /// What the first chained entry follows: all that was written before there was a chain.

@@ -6,8 +6,8 @@
 
 use futures::TryStreamExt;
 use sqlx::{
-    Either, Executor, PgConnection, Sqlite, SqliteConnection, SqlitePool, Transaction,
-    postgres::PgRow, sqlite::SqliteRow,
+    Either, Executor, PgConnection, SqliteConnection, SqlitePool, postgres::PgRow,
+    sqlite::SqliteRow,
 };
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
     pg::{Pg, PgTx},
     postgres::CHANNEL,
     wal::Wal,
+    writer::{SqliteTx, Writer},
 };
 
 /// A query in the words of both databases; the same words wherever they agree.
@@ -160,8 +161,7 @@ impl Lock<'_> {
 #[derive(Clone)]
 pub(super) enum Db {
     Sqlite {
-        /// One connection: SQLite has one writer.
-        writer: SqlitePool,
+        writer: Writer,
         readers: SqlitePool,
         wal: Wal,
     },
@@ -190,10 +190,16 @@ impl Db {
         values: Vec<Value>,
     ) -> Result<Done, StoreError> {
         let done = self.write_in_order(what, sql, values).await?;
-        if let Self::Sqlite { wal, .. } = self {
-            wal.durable(what).await?;
-        }
+        self.durable(what).await?;
         Ok(done)
+    }
+
+    /// Everything that was committed before this is on the disk when it returns.
+    pub async fn durable(&self, what: &'static str) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite { wal, .. } => wal.durable(what).await,
+            Self::Postgres(_) => Ok(()),
+        }
     }
 
     /// As [`Db::write`], but it need not be on the disk yet when it returns: it is no later than whatever is written after it,
@@ -208,18 +214,19 @@ impl Db {
         match self {
             Self::Sqlite { writer, wal, .. } => {
                 wal.usable(what)?;
-                one_on_sqlite(writer, what, sql, values).await
+                let done = writer.one(sql.sqlite, values).await;
+                done.map_err(doing(what))
             }
             Self::Postgres(pg) => pg.one(what, sql.postgres, values).await,
         }
     }
 
-    /// A write transaction that has its lock.
+    /// A write transaction that has its turn, and its lock before it reads anything.
     pub async fn begin(&self, what: &'static str, lock: Lock<'_>) -> Result<Tx, StoreError> {
         match self {
             Self::Sqlite { writer, wal, .. } => {
                 wal.usable(what)?;
-                let tx = writer.begin_with("BEGIN IMMEDIATE").await;
+                let tx = writer.begin().await;
                 Ok(Tx::Sqlite(tx.map_err(doing(what))?, wal.clone()))
             }
             Self::Postgres(pg) => PgTx::begin(pg, what, lock).await.map(Tx::Postgres),
@@ -241,7 +248,7 @@ impl Db {
 
 /// A write transaction; dropped, it did nothing.
 pub(super) enum Tx {
-    Sqlite(Transaction<'static, Sqlite>, Wal),
+    Sqlite(SqliteTx, Wal),
     Postgres(PgTx),
 }
 
@@ -255,10 +262,24 @@ impl Tx {
         let sql = sql.into();
         match self {
             Self::Sqlite(tx, _) => {
-                let done = on_sqlite(&mut *tx, sql.sqlite, values).await;
+                let done = tx.run(sql.sqlite, values).await;
                 done.map_err(doing(what))
             }
             Self::Postgres(tx) => tx.run(what, sql.postgres, values).await,
+        }
+    }
+
+    /// As [`Tx::run`], for what nobody needs the answer of: it may go to the database with the statement after it, and fail with it.
+    pub async fn later(
+        &mut self,
+        what: &'static str,
+        sql: impl Into<Sql>,
+        values: Vec<Value>,
+    ) -> Result<(), StoreError> {
+        let sql = sql.into();
+        match self {
+            Self::Sqlite(tx, _) => tx.later(sql.sqlite, values).await.map_err(doing(what)),
+            Self::Postgres(tx) => tx.run(what, sql.postgres, values).await.map(drop),
         }
     }
 
@@ -304,15 +325,24 @@ async fn one_on_sqlite(
         .map_err(doing(what))
 }
 
-macro_rules! on {
-    ($connection:expr, $sql:expr, $values:expr, $row:path, $text:expr) => {{
+/// A query with its values.
+macro_rules! bound {
+    ($sql:expr, $values:expr, $text:expr) => {{
         let mut query = sqlx::query($sql);
         for value in $values {
             query = match value {
-                Value::Text(text) => query.bind(text.map($text)),
-                Value::Int(number) => query.bind(number),
+                $crate::store::db::Value::Text(text) => query.bind(text.map($text)),
+                $crate::store::db::Value::Int(number) => query.bind(number),
             };
         }
+        query
+    }};
+}
+pub(super) use bound;
+
+macro_rules! on {
+    ($connection:expr, $sql:expr, $values:expr, $row:path, $text:expr) => {{
+        let query = bound!($sql, $values, $text);
         let mut done = Done::default();
         let mut answers = $connection.fetch_many(query);
         while let Some(answer) = answers.try_next().await? {

@@ -2,12 +2,11 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{
     Store, StoreError,
     db::{self, Lock, values},
-    row::{Reader, micros, to_json},
+    row::{Reader, micros},
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -19,31 +18,67 @@ pub struct IncidentRow {
     pub runbook: Option<String>,
     pub opened_at: Timestamp,
     pub closed_at: Option<Timestamp>,
-    pub body: Value,
+    /// JSON of what lists show.
+    pub body: String,
+    /// JSON of the rest of a large one; lists do not read it.
+    pub rest: Option<String>,
 }
 
-const PUT: &str = "INSERT INTO incidents (id, state, service, runbook, opened_at, closed_at, body) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO UPDATE SET state = excluded.state, \
-     service = excluded.service, runbook = excluded.runbook, opened_at = excluded.opened_at, \
-     closed_at = excluded.closed_at, body = excluded.body";
+/// How much of each incident a list reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Without its `rest`.
+    Brief,
+    Whole,
+}
 
-fn values_of(incident: &IncidentRow) -> Result<Vec<db::Value>, StoreError> {
-    Ok(values![
+impl Detail {
+    fn open(self) -> &'static str {
+        match self {
+            Self::Brief => {
+                "SELECT id, state, service, runbook, opened_at, closed_at, body, NULL AS rest \
+                 FROM incidents WHERE closed_at IS NULL ORDER BY opened_at"
+            }
+            Self::Whole => "SELECT * FROM incidents WHERE closed_at IS NULL ORDER BY opened_at",
+        }
+    }
+
+    fn since(self) -> &'static str {
+        match self {
+            Self::Brief => {
+                "SELECT id, state, service, runbook, opened_at, closed_at, body, NULL AS rest \
+                 FROM incidents WHERE opened_at >= $1 ORDER BY opened_at DESC LIMIT $2"
+            }
+            Self::Whole => {
+                "SELECT * FROM incidents WHERE opened_at >= $1 ORDER BY opened_at DESC LIMIT $2"
+            }
+        }
+    }
+}
+
+const PUT: &str = "INSERT INTO incidents (id, state, service, runbook, opened_at, closed_at, body, rest) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO UPDATE SET state = excluded.state, \
+     service = excluded.service, runbook = excluded.runbook, opened_at = excluded.opened_at, \
+     closed_at = excluded.closed_at, body = excluded.body, rest = excluded.rest";
+
+fn values_of(incident: &IncidentRow) -> Vec<db::Value> {
+    values![
         &incident.id,
         &incident.state,
         &incident.service,
         &incident.runbook,
         micros(incident.opened_at),
         incident.closed_at.map(micros),
-        to_json("incident", &incident.id, &incident.body)?,
-    ])
+        &incident.body,
+        &incident.rest,
+    ]
 }
 
 impl Store {
     /// Adds or replaces an incident, in order: jobs and words to people, which follow from it, are recorded after it.
     pub async fn put_incident(&self, incident: &IncidentRow) -> Result<(), StoreError> {
         let what = "recording an incident";
-        let values = values_of(incident)?;
+        let values = values_of(incident);
         self.db.write_in_order(what, PUT, values).await?;
         Ok(())
     }
@@ -56,7 +91,7 @@ impl Store {
         let what = "recording incidents";
         let mut tx = self.db.begin(what, Lock::Rows).await?;
         for incident in incidents {
-            tx.run(what, PUT, values_of(incident)?).await?;
+            tx.later(what, PUT, values_of(incident)).await?;
         }
         tx.commit_in_order(what).await
     }
@@ -73,9 +108,9 @@ impl Store {
     }
 
     /// Oldest first.
-    pub async fn open_incidents(&self) -> Result<Vec<IncidentRow>, StoreError> {
-        let sql = "SELECT * FROM incidents WHERE closed_at IS NULL ORDER BY opened_at";
-        let found = self.db.read("listing incidents", sql, values![]).await?;
+    pub async fn open_incidents(&self, detail: Detail) -> Result<Vec<IncidentRow>, StoreError> {
+        let what = "listing incidents";
+        let found = self.db.read(what, detail.open(), values![]).await?;
         let rows = found.rows.iter();
         rows.map(|row| incident(&Reader::new("incident", "id", row)))
             .collect()
@@ -114,10 +149,10 @@ impl Store {
         &self,
         since: Timestamp,
         limit: u32,
+        detail: Detail,
     ) -> Result<Vec<IncidentRow>, StoreError> {
-        let sql = "SELECT * FROM incidents WHERE opened_at >= $1 ORDER BY opened_at DESC LIMIT $2";
-        let values = values![micros(since), limit];
-        let found = self.db.read("listing incidents", sql, values).await?;
+        let (what, values) = ("listing incidents", values![micros(since), limit]);
+        let found = self.db.read(what, detail.since(), values).await?;
         let rows = found.rows.iter();
         rows.map(|row| incident(&Reader::new("incident", "id", row)))
             .collect()
@@ -132,6 +167,7 @@ fn incident(row: &Reader<'_>) -> Result<IncidentRow, StoreError> {
         runbook: row.get("runbook")?,
         opened_at: row.time("opened_at")?,
         closed_at: row.time_if_any("closed_at")?,
-        body: row.json("body")?,
+        body: row.get("body")?,
+        rest: row.get("rest")?,
     })
 }

@@ -8,10 +8,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    Store, StoreError, audit,
-    db::{Done, Lock, Tx, values},
+    AuditEntry, Store, StoreError,
+    audit::{self, Chain},
+    db::{Lock, Tx, values},
     row::{Reader, micros, to_json},
     steps,
+    turns::Wanted,
 };
 
 /// A job in a list.
@@ -96,38 +98,59 @@ impl Store {
         if inserted.affected == 0 {
             return Err(JournalError::Exists(job.clone()));
         }
-        insert_event(&mut tx, job, 0, at, created).await?;
+        let event = Recorded::new(job, 0, at, created).map_err(storage)?;
+        event.insert(&mut tx).await.map_err(storage)?;
+        audit::chain(&mut tx, &event.entry).await.map_err(storage)?;
         if batch_of.is_some() {
             tx.wake(what).await.map_err(storage)?;
         }
-        commit(tx, what, created).await
+        tx.commit_in_order(what).await.map_err(storage)?;
+        self.durable_if_acted_on(what, created).await
     }
 
-    async fn append_event(
+    async fn append_events(
         &self,
         job: &JobId,
         length: u64,
         at: Timestamp,
+        events: &[JobEvent],
+    ) -> Result<(), JournalError> {
+        let recorded = (length..).zip(events);
+        let recorded = recorded.map(|(length, event)| Recorded::new(job, length, at, event));
+        let recorded = recorded.collect::<Result<Vec<_>, _>>().map_err(storage)?;
+        match self.is_shared() {
+            true => self.append_alone(&recorded).await,
+            false => self.append_in_turn(recorded).await,
+        }
+    }
+
+    /// In a transaction of its own.
+    pub(super) async fn append_alone(&self, events: &[Recorded]) -> Result<(), JournalError> {
+        let begun = self.db.begin(RECORDING, Lock::Rows).await;
+        let mut tx = begun.map_err(storage)?;
+        for event in events {
+            event.append(&mut tx).await.map_err(storage)??;
+        }
+        // The last thing that is locked.
+        let mut chain = Chain::held(&mut tx).await.map_err(storage)?;
+        for event in events {
+            let added = chain.add(&mut tx, &event.entry).await;
+            added.map_err(storage)?;
+        }
+        chain.end(&mut tx).await.map_err(storage)?;
+        tx.commit_in_order(RECORDING).await.map_err(storage)
+    }
+
+    /// Durable when it returns, if it is acted on; else in order.
+    async fn durable_if_acted_on(
+        &self,
+        what: &'static str,
         event: &JobEvent,
     ) -> Result<(), JournalError> {
-        let what = "recording an event";
-        let (finished_at, result) = match event {
-            JobEvent::Finished { result } => (
-                Some(micros(at)),
-                Some(to_json("job", &job.0, result).map_err(storage)?),
-            ),
-            _ => (None, None),
-        };
-        let mut tx = self.db.begin(what, Lock::Rows).await.map_err(storage)?;
-        let sql = "UPDATE jobs SET length = length + 1, finished_at = $1, result = $2 \
-                   WHERE id = $3 AND length = $4 AND finished_at IS NULL";
-        let values = values![finished_at, result, &job.0, signed(length)];
-        let updated = tx.run(what, sql, values).await.map_err(storage)?;
-        if updated.affected == 0 {
-            return Err(why_not_appended(&mut tx, job, length).await);
+        match event.is_acted_on() {
+            true => self.db.durable(what).await.map_err(storage),
+            false => Ok(()),
         }
-        insert_event(&mut tx, job, length, at, event).await?;
-        commit(tx, what, event).await
     }
 
     async fn load_events(&self, job: &JobId) -> Result<Vec<(Timestamp, JobEvent)>, JournalError> {
@@ -177,7 +200,30 @@ impl Journal for Store {
         at: Timestamp,
         event: &JobEvent,
     ) -> Result<(), JournalError> {
-        self.append_event(job, length, at, event).await
+        let events = std::slice::from_ref(event);
+        self.append_events(job, length, at, events).await?;
+        self.durable_if_acted_on(RECORDING, event).await
+    }
+
+    async fn append_in_order(
+        &self,
+        job: &JobId,
+        length: u64,
+        at: Timestamp,
+        event: &JobEvent,
+    ) -> Result<(), JournalError> {
+        let events = std::slice::from_ref(event);
+        self.append_events(job, length, at, events).await
+    }
+
+    async fn append_all(
+        &self,
+        job: &JobId,
+        length: u64,
+        at: Timestamp,
+        events: &[JobEvent],
+    ) -> Result<(), JournalError> {
+        self.append_events(job, length, at, events).await
     }
 
     async fn load(&self, job: &JobId) -> Result<Vec<(Timestamp, JobEvent)>, JournalError> {
@@ -213,7 +259,13 @@ impl Journal for Store {
         job: &JobId,
         now: Timestamp,
     ) -> Result<Lease, LeaseError> {
-        self.acquire_lease(scope, holder, job, now).await
+        self.acquire_lease(Wanted {
+            scope: scope.to_owned(),
+            holder: holder.to_owned(),
+            job: job.clone(),
+            now,
+        })
+        .await
     }
 
     async fn renew(&self, lease: &Lease, now: Timestamp) -> Result<(), LeaseError> {
@@ -225,47 +277,93 @@ impl Journal for Store {
     }
 }
 
-/// Durable when it returns, if it is acted on; else in order.
-async fn commit(tx: Tx, what: &'static str, event: &JobEvent) -> Result<(), JournalError> {
-    let committed = match event.is_acted_on() {
-        true => tx.commit(what).await,
-        false => tx.commit_in_order(what).await,
-    };
-    committed.map_err(storage)
-}
+const RECORDING: &str = "recording an event";
 
-async fn insert_event(
-    tx: &mut Tx,
-    job: &JobId,
+/// An event as it is kept.
+pub(super) struct Recorded {
+    job: JobId,
     position: u64,
     at: Timestamp,
-    event: &JobEvent,
-) -> Result<(), JournalError> {
-    let body = to_json("event of job", &job.0, event).map_err(storage)?;
-    let entry = steps::entry(job, position, at, event, &body);
-    let sql = "INSERT INTO job_events (job, position, at, event) VALUES ($1, $2, $3, $4)";
-    let values = values![&job.0, signed(position), micros(at), body];
-    let inserted = tx.run("recording an event", sql, values).await;
-    inserted.map_err(storage)?;
-    audit::chain(tx, &entry).await.map_err(storage)
+    text: String,
+    /// The job's result, if this is its last event.
+    result: Option<String>,
+    entry: AuditEntry,
 }
 
-async fn why_not_appended(tx: &mut Tx, job: &JobId, expected: u64) -> JournalError {
-    let sql = "SELECT id, length FROM jobs WHERE id = $1";
-    let found = tx.run("recording an event", sql, values![&job.0]).await;
-    let row = match found.map(Done::first) {
-        Err(error) => return storage(error),
-        Ok(None) => return JournalError::Unknown(job.clone()),
-        Ok(Some(row)) => row,
-    };
-    match Reader::new("job", "id", &row).get::<i64>("length") {
-        Err(error) => storage(error),
-        Ok(found) => JournalError::Conflict {
+impl Recorded {
+    fn new(
+        job: &JobId,
+        position: u64,
+        at: Timestamp,
+        event: &JobEvent,
+    ) -> Result<Self, StoreError> {
+        let text = to_json("event of job", &job.0, event)?;
+        let result = match event {
+            JobEvent::Finished { result } => Some(to_json("job", &job.0, result)?),
+            _ => None,
+        };
+        Ok(Self {
             job: job.clone(),
-            expected,
-            found: found.unsigned_abs(),
-        },
+            position,
+            at,
+            entry: steps::entry(job, position, at, event, &text),
+            text,
+            result,
+        })
     }
+
+    /// Its entry in the audit log, which belongs to the same transaction.
+    pub fn entry(&self) -> &AuditEntry {
+        &self.entry
+    }
+
+    /// As the next event of its job; nothing is written if the job has another length.
+    pub async fn append(&self, tx: &mut Tx) -> Result<Result<(), JournalError>, StoreError> {
+        let finished_at = self.result.as_ref().map(|_| micros(self.at));
+        let sql = "UPDATE jobs SET length = length + 1, finished_at = $1, result = $2 \
+                   WHERE id = $3 AND length = $4 AND finished_at IS NULL";
+        let values = values![
+            finished_at,
+            &self.result,
+            &self.job.0,
+            signed(self.position)
+        ];
+        let updated = tx.run(RECORDING, sql, values).await?;
+        if updated.affected == 0 {
+            return why_not_appended(tx, &self.job, self.position)
+                .await
+                .map(Err);
+        }
+        self.insert(tx).await.map(Ok)
+    }
+
+    async fn insert(&self, tx: &mut Tx) -> Result<(), StoreError> {
+        let sql = "INSERT INTO job_events (job, position, at, event) VALUES ($1, $2, $3, $4)";
+        let values = values![
+            &self.job.0,
+            signed(self.position),
+            micros(self.at),
+            &self.text
+        ];
+        tx.later(RECORDING, sql, values).await
+    }
+}
+
+async fn why_not_appended(
+    tx: &mut Tx,
+    job: &JobId,
+    expected: u64,
+) -> Result<JournalError, StoreError> {
+    let sql = "SELECT id, length FROM jobs WHERE id = $1";
+    let Some(row) = tx.run(RECORDING, sql, values![&job.0]).await?.first() else {
+        return Ok(JournalError::Unknown(job.clone()));
+    };
+    let found: i64 = Reader::new("job", "id", &row).get("length")?;
+    Ok(JournalError::Conflict {
+        job: job.clone(),
+        expected,
+        found: found.unsigned_abs(),
+    })
 }
 
 fn summary(row: &Reader<'_>) -> Result<JobSummary, StoreError> {

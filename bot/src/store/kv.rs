@@ -2,8 +2,13 @@
 
 use super::{Store, StoreError, db::values, row::Reader};
 
-const PUT: &str = "INSERT INTO kv (space, key, value) VALUES ($1, $2, $3) \
+pub(super) const PUT: &str = "INSERT INTO kv (space, key, value) VALUES ($1, $2, $3) \
                    ON CONFLICT (space, key) DO UPDATE SET value = excluded.value";
+pub(super) const PUT_NEW: &str =
+    "INSERT INTO kv (space, key, value) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+pub(super) const GET: &str = "SELECT key, value FROM kv WHERE space = $1 AND key = $2";
+pub(super) const LIST: &str = "SELECT key, value FROM kv WHERE space = $1 ORDER BY key";
+pub(super) const DELETE: &str = "DELETE FROM kv WHERE space = $1 AND key = $2";
 
 impl Store {
     pub async fn put(&self, space: &str, key: &str, value: &str) -> Result<(), StoreError> {
@@ -46,10 +51,9 @@ impl Store {
     }
 
     pub async fn get(&self, space: &str, key: &str) -> Result<Option<String>, StoreError> {
-        let sql = "SELECT key, value FROM kv WHERE space = $1 AND key = $2";
         let found = self
             .db
-            .read("reading a value", sql, values![space, key])
+            .read("reading a value", GET, values![space, key])
             .await?;
         found
             .first()
@@ -59,8 +63,23 @@ impl Store {
 
     /// All values of a space, by key.
     pub async fn list(&self, space: &str) -> Result<Vec<(String, String)>, StoreError> {
-        let sql = "SELECT key, value FROM kv WHERE space = $1 ORDER BY key";
-        let found = self.db.read("reading values", sql, values![space]).await?;
+        let found = self.db.read("reading values", LIST, values![space]).await?;
+        let pair = |row| {
+            let reader = Reader::new("value", "key", row);
+            Ok((reader.get("key")?, reader.get("value")?))
+        };
+        found.rows.iter().map(pair).collect()
+    }
+
+    /// All values of all spaces whose name begins so and goes on with a slash, by space and key.
+    pub async fn list_below(&self, space: &str) -> Result<Vec<(String, String)>, StoreError> {
+        // Nothing sorts between a slash and a zero.
+        let sql = "SELECT key, value FROM kv WHERE space >= $1 AND space < $2 ORDER BY space, key";
+        let (from, to) = (format!("{space}/"), format!("{space}0"));
+        let found = self
+            .db
+            .read("reading values", sql, values![from, to])
+            .await?;
         let pair = |row| {
             let reader = Reader::new("value", "key", row);
             Ok((reader.get("key")?, reader.get("value")?))
@@ -69,9 +88,8 @@ impl Store {
     }
 
     pub async fn delete(&self, space: &str, key: &str) -> Result<(), StoreError> {
-        let sql = "DELETE FROM kv WHERE space = $1 AND key = $2";
         self.db
-            .write("deleting a value", sql, values![space, key])
+            .write("deleting a value", DELETE, values![space, key])
             .await?;
         Ok(())
     }

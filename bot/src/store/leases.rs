@@ -7,12 +7,16 @@ use super::{
     Store, StoreError,
     db::{Lock, Sql, Tx, values},
     row::{Reader, micros},
+    turns::Wanted,
 };
 
 /// Leases whose jobs have not finished; a lease whose job is unknown counts too (refuse is the default).
 const HELD: &str = "SELECT l.* FROM leases l LEFT JOIN jobs j ON j.id = l.job WHERE j.finished_at IS NULL ORDER BY l.scope";
 
 const TAKING: &str = "taking a lease";
+const RELEASING: &str = "releasing a lease";
+const RELEASE: &str = "DELETE FROM leases WHERE scope = $1 AND token = $2 AND job = $3";
+
 /// Those of them that may be in the way of a repair: its own scope, and those of sites and batches (see [`scopes_conflict`]). In
 /// SQLite by the key, so that a lease costs the same however many are held; `;` follows `:`.
 const HELD_NEAR: Sql = Sql::each(
@@ -31,38 +35,48 @@ impl Store {
             .collect()
     }
 
-    pub(super) async fn acquire_lease(
-        &self,
-        scope: &str,
-        holder: &str,
-        job: &JobId,
-        now: Timestamp,
-    ) -> Result<Lease, LeaseError> {
+    pub(super) async fn acquire_lease(&self, wanted: Wanted) -> Result<Lease, LeaseError> {
+        match self.is_shared() {
+            true => self.acquire_alone(&wanted).await,
+            false => self.acquire_in_turn(wanted).await,
+        }
+    }
+
+    /// In a transaction of its own.
+    pub(super) async fn acquire_alone(&self, wanted: &Wanted) -> Result<Lease, LeaseError> {
         let mut tx = self.db.begin(TAKING, Lock::Leases).await.map_err(storage)?;
-        if self.is_others(&mut tx, job).await.map_err(storage)? {
-            return Err(LeaseError::Lost {
-                scope: scope.to_owned(),
-                token: 0,
-            });
-        }
-        let held = held(&mut tx, scope).await.map_err(storage)?;
-        let conflict = held
-            .into_iter()
-            .find(|held| held.lease.job != *job && scopes_conflict(scope, &held.lease.scope));
-        if let Some(held) = conflict {
-            return Err(LeaseError::Held {
-                wanted: scope.to_owned(),
-                expired: held.is_expired(now),
-                held: Box::new(held),
-            });
-        }
-        let lease = grant(&mut tx, scope, holder, job, now)
-            .await
-            .map_err(storage)?;
+        let lease = self.take_lease(&mut tx, wanted).await.map_err(storage)??;
         // No host starts anything under its token before an intent is on the disk, and that comes after it; the next token is
         // never below the clock.
         tx.commit_in_order(TAKING).await.map_err(storage)?;
         Ok(lease)
+    }
+
+    /// Within a transaction that has the lock; writes nothing if it is refused.
+    pub(super) async fn take_lease(
+        &self,
+        tx: &mut Tx,
+        wanted: &Wanted,
+    ) -> Result<Result<Lease, LeaseError>, StoreError> {
+        let (scope, job) = (&wanted.scope, &wanted.job);
+        if self.is_others(tx, job).await? {
+            return Ok(Err(LeaseError::Lost {
+                scope: scope.clone(),
+                token: 0,
+            }));
+        }
+        let conflict = held(tx, scope)
+            .await?
+            .into_iter()
+            .find(|held| held.lease.job != *job && scopes_conflict(scope, &held.lease.scope));
+        if let Some(held) = conflict {
+            return Ok(Err(LeaseError::Held {
+                wanted: scope.clone(),
+                expired: held.is_expired(wanted.now),
+                held: Box::new(held),
+            }));
+        }
+        grant(tx, wanted).await.map(Ok)
     }
 
     /// Is it another bot that drives this job? One that was away while its jobs were given to others must not take them back: a
@@ -96,14 +110,25 @@ impl Store {
         })
     }
 
+    /// A lease of a finished job counts as free, so nothing is lost with this.
     pub(super) async fn release_lease(&self, lease: &Lease) -> Result<(), LeaseError> {
-        let sql = "DELETE FROM leases WHERE scope = $1 AND token = $2 AND job = $3";
+        match self.is_shared() {
+            true => self.release_alone(lease).await,
+            false => self.release_in_turn(lease.clone()).await,
+        }
+    }
+
+    pub(super) async fn release_alone(&self, lease: &Lease) -> Result<(), LeaseError> {
         let values = values![&lease.scope, signed(lease.token), &lease.job.0];
-        // A lease of a finished job counts as free, so nothing is lost with this.
-        let what = "releasing a lease";
-        let released = self.db.write_in_order(what, sql, values).await;
+        let released = self.db.write_in_order(RELEASING, RELEASE, values).await;
         released.map(drop).map_err(storage)
     }
+}
+
+/// As [`Store::release_alone`], within a transaction.
+pub(super) async fn give_back(tx: &mut Tx, lease: &Lease) -> Result<(), StoreError> {
+    let values = values![&lease.scope, signed(lease.token), &lease.job.0];
+    tx.later(RELEASING, RELEASE, values).await
 }
 
 async fn held(tx: &mut Tx, scope: &str) -> Result<Vec<LeaseRecord>, StoreError> {
@@ -116,30 +141,30 @@ async fn held(tx: &mut Tx, scope: &str) -> Result<Vec<LeaseRecord>, StoreError> 
         .collect()
 }
 
-async fn grant(
-    tx: &mut Tx,
-    scope: &str,
-    holder: &str,
-    job: &JobId,
-    now: Timestamp,
-) -> Result<Lease, StoreError> {
+async fn grant(tx: &mut Tx, wanted: &Wanted) -> Result<Lease, StoreError> {
+    let Wanted {
+        scope,
+        holder,
+        job,
+        now,
+    } = wanted;
     let sql = "SELECT scope, last FROM tokens WHERE scope = $1";
     let last = tx.run(TAKING, sql, values![scope]).await?.first();
     let last: Option<i64> = last
         .map(|row| Reader::new("token", "scope", &row).get("last"))
         .transpose()?;
-    let token = next_token(last.map_or(0, i64::unsigned_abs), now);
+    let token = next_token(last.map_or(0, i64::unsigned_abs), *now);
     let sql = "INSERT INTO tokens (scope, last) VALUES ($1, $2) \
                ON CONFLICT (scope) DO UPDATE SET last = excluded.last";
-    tx.run(TAKING, sql, values![scope, signed(token)]).await?;
+    tx.later(TAKING, sql, values![scope, signed(token)]).await?;
     let sql = "INSERT INTO leases (scope, token, holder, job, acquired_at, renewed_at) \
                VALUES ($1, $2, $3, $4, $5, $5) ON CONFLICT (scope) DO UPDATE SET token = excluded.token, \
                holder = excluded.holder, job = excluded.job, acquired_at = excluded.acquired_at, \
                renewed_at = excluded.renewed_at";
-    let values = values![scope, signed(token), holder, &job.0, micros(now)];
-    tx.run(TAKING, sql, values).await?;
+    let values = values![scope, signed(token), holder, &job.0, micros(*now)];
+    tx.later(TAKING, sql, values).await?;
     Ok(Lease {
-        scope: scope.to_owned(),
+        scope: scope.clone(),
         token,
         job: job.clone(),
     })

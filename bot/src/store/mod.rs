@@ -33,9 +33,12 @@ mod replicas;
 mod row;
 mod sqlite;
 mod steps;
+mod told;
 mod trust;
+mod turns;
 mod votes;
 mod wal;
+mod writer;
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -49,7 +52,7 @@ pub use batches::OwnBatch;
 pub use copy::{Copied, CopyError, copy};
 pub use error::StoreError;
 pub use inbox::Parcel;
-pub use incidents::IncidentRow;
+pub use incidents::{Detail, IncidentRow};
 pub use journal::JobSummary;
 pub use messages::{Message, MessageKey, Urgency};
 pub use overrides::{Override, OverrideError};
@@ -57,11 +60,13 @@ pub use repairs::{Repair, RepairOutcome};
 pub use replicas::{Leadership, Replica};
 pub use sqlite::FILE_NAME;
 pub use steps::ACTION as STEP_ACTION;
+pub use told::{Heard, KnownOfSource, Matters, Moves};
 pub use trust::{Trust, TrustMode};
 pub use votes::{Vote, Voted};
 
 use db::Db;
 use postgres::Ear;
+use turns::Turns;
 
 /// The store. Cheap to clone; all clones share its connections.
 #[derive(Clone)]
@@ -72,6 +77,8 @@ pub struct Store {
     /// The bot that speaks through this store; empty in a store that has only one.
     replica: Arc<str>,
     ear: Arc<Ear>,
+    /// Of the embedded store.
+    turns: Arc<Turns>,
 }
 
 impl fmt::Debug for Store {
@@ -92,6 +99,7 @@ impl Store {
             at: at.into(),
             replica: "".into(),
             ear: Arc::new(Ear::deaf()),
+            turns: Arc::default(),
         })
     }
 
@@ -106,6 +114,7 @@ impl Store {
             at: postgres.at().into(),
             replica: replica.into(),
             ear: Arc::new(ear),
+            turns: Arc::default(),
         })
     }
 
@@ -122,6 +131,11 @@ impl Store {
     /// May other bots use it at the same time?
     pub fn is_shared(&self) -> bool {
         matches!(self.db, Db::Postgres(_))
+    }
+
+    /// Whatever was written before is on the disk when it returns.
+    pub async fn durable(&self) -> Result<(), StoreError> {
+        self.db.durable("waiting for the disk").await
     }
 
     /// The same store, for what must not wait behind this bot's own work: that it lives, and whether it may go on.

@@ -242,6 +242,11 @@ pub(super) fn migrator() -> Migrator {
             "batches",
             include_str!("../../migrations/postgres/0004_batches.sql"),
         ),
+        migration(
+            5,
+            "storms",
+            include_str!("../../migrations/postgres/0005_storms.sql"),
+        ),
     ])
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Store, StoreError,
     db::{Lock, Sql, Value, values},
+    kv,
     row::{Reader, micros},
 };
 
@@ -64,17 +65,26 @@ macro_rules! repairs {
 }
 
 impl Store {
-    /// Charges a repair before its job starts; the same job again changes nothing.
-    pub async fn repair_started(&self, repair: &Repair) -> Result<(), StoreError> {
+    /// Charges a repair before its job starts, with what is noted beside it: the value of `note.1` in the space `note.0`. The same
+    /// job again changes nothing.
+    pub async fn repair_started(
+        &self,
+        repair: &Repair,
+        note: Option<(&str, &str)>,
+    ) -> Result<(), StoreError> {
         let what = "charging a repair";
         let mut tx = self.db.begin(what, Lock::Rows).await?;
         let sql = "INSERT INTO repairs (job, runbook, at, by) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
         let values = values![&repair.job, &repair.runbook, micros(repair.at), &repair.by];
-        tx.run(what, sql, values).await?;
+        tx.later(what, sql, values).await?;
         for target in &repair.targets {
             let sql =
                 "INSERT INTO repair_targets (job, target) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-            tx.run(what, sql, values![&repair.job, target]).await?;
+            tx.later(what, sql, values![&repair.job, target]).await?;
+        }
+        if let Some((space, value)) = note {
+            let values = values![space, &repair.job, value];
+            tx.later(what, kv::PUT_NEW, values).await?;
         }
         // Its job is recorded after it.
         tx.commit_in_order(what).await

@@ -7,7 +7,7 @@ use std::{
 };
 
 use sqlx::{
-    Connection, SqlitePool,
+    SqlitePool,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -16,6 +16,7 @@ use super::{
     StoreError,
     db::{Db, is_damage},
     wal::Wal,
+    writer::Writer,
 };
 
 /// File in the state directory.
@@ -24,12 +25,15 @@ pub const FILE_NAME: &str = "nightshift.db";
 /// Readers at once: more than the few pages and commands that read at the same time.
 const READERS: u32 = 4;
 
+/// Texts of statements that a connection keeps ready; statements that go together have a text of their own.
+const STATEMENTS: usize = 512;
+
 /// How long a statement waits for another process that holds the file, for example a backup.
 const BUSY_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a caller waits for its turn at the one writer. Writes take milliseconds; past this the disk hangs, and an
 /// error is better than a bot that seems to work.
-const TURN_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const TURN_LIMIT: Duration = Duration::from_secs(30);
 
 /// Opens or creates the store in a state directory, checks it, and brings its tables up to date.
 pub(super) async fn open(state_dir: &Path) -> Result<Db, StoreError> {
@@ -42,20 +46,22 @@ pub(super) async fn open(state_dir: &Path) -> Result<Db, StoreError> {
         // A commit waits for the disk in `wal`, not in SQLite.
         .synchronous(SqliteSynchronous::Normal)
         .foreign_keys(true)
-        .busy_timeout(BUSY_LIMIT);
-    let writer = pool(1).connect_with(options.clone()).await;
-    let writer = writer.map_err(|error| open_error(&path, &error))?;
-    check(&writer, &path).await?;
-    let migrated = migrator().run(&writer).await;
+        .busy_timeout(BUSY_LIMIT)
+        .statement_cache_capacity(STATEMENTS);
+    let failed = |error| open_error(&path, &error);
+    let first = pool(1).connect_with(options.clone()).await;
+    let first = first.map_err(failed)?;
+    check(&first, &path).await?;
+    let migrated = migrator().run(&first).await;
     migrated.map_err(|error| migrate_error(&path, &error))?;
     let wal = Wal::of(&path);
-    settle(&writer, &wal, &path).await?;
-    let readers = pool(READERS)
-        .connect_with(options.read_only(true).create_if_missing(false))
-        .await
-        .map_err(|error| open_error(&path, &error))?;
+    settle(&first, &wal, &path).await?;
+    let writer = first.acquire().await.map_err(failed)?.detach();
+    let later = options.clone().create_if_missing(false);
+    let readers = pool(READERS).connect_with(later.clone().read_only(true));
+    let readers = readers.await.map_err(failed)?;
     Ok(Db::Sqlite {
-        writer,
+        writer: Writer::new(later, writer),
         readers,
         wal,
     })
@@ -69,15 +75,6 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .max_lifetime(None)
         // A ping before each use would double the statements; a local file does not go away.
         .test_before_acquire(false)
-        // SQLite rolls a transaction back by itself when the disk is full; sqlx counts it as open for ever after, and
-        // nothing could be written until a restart. Such a connection is closed, and the next one is a new one.
-        .after_release(|connection, _| {
-            Box::pin(async move {
-                // After the roll-back that was queued.
-                connection.ping().await?;
-                Ok(!connection.is_in_transaction())
-            })
-        })
 }
 
 /// Created for the owner only: the store holds chat identities and readings of hosts.
@@ -142,6 +139,11 @@ fn migrator() -> Migrator {
             4,
             "batches",
             include_str!("../../migrations/sqlite/0004_batches.sql"),
+        ),
+        migration(
+            5,
+            "storms",
+            include_str!("../../migrations/sqlite/0005_storms.sql"),
         ),
     ])
 }

@@ -4,12 +4,15 @@ use std::{
     collections::BTreeMap,
     fmt::Write,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
 };
 
-use collectors::SourceName;
+use collectors::{
+    SourceName,
+    elasticsearch::{Reach, Reached},
+};
 use jiff::Timestamp;
 
 use super::Pending;
@@ -36,6 +39,8 @@ pub struct Figures {
     /// Set by the healer's loop at every turn: a bot that answers HTTP but decides nothing shows here.
     heartbeat: Mutex<Option<Timestamp>>,
     started: Mutex<Option<Timestamp>>,
+    /// How far stores of logs were read.
+    logs: Mutex<Vec<(SourceName, Arc<Reach>)>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -48,6 +53,11 @@ struct Source {
 impl Figures {
     pub fn started(&self, now: Timestamp) {
         *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// From now on the figures of these stores of logs are shown, too.
+    pub fn watch_logs(&self, logs: Vec<(SourceName, Arc<Reach>)>) {
+        *self.logs.lock().unwrap_or_else(PoisonError::into_inner) = logs;
     }
 
     pub fn beat(&self, now: Timestamp) {
@@ -161,7 +171,7 @@ impl Figures {
             );
         }
         let jobs = store.jobs(true, u32::MAX).await;
-        let incidents = store.open_incidents().await;
+        let incidents = store.count_open_incidents().await;
         metric(
             &mut text,
             "nightshift_store_readable",
@@ -193,7 +203,7 @@ impl Figures {
                 "nightshift_incidents_open",
                 "gauge",
                 "Incidents that are open.",
-                incidents.len() as f64,
+                incidents as f64,
             );
         }
         let seconds = |at: Timestamp| at.as_millisecond() as f64 / 1000.0;
@@ -302,7 +312,54 @@ impl Figures {
                 .iter()
                 .filter_map(|(n, s)| Some((n, seconds(s.last?)))),
         );
+        let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        logs_figures(&mut text, &logs);
         text
+    }
+}
+
+fn logs_figures(text: &mut String, logs: &[(SourceName, Arc<Reach>)]) {
+    type Of = fn(&Reached) -> Option<f64>;
+    let figures: [(&str, &str, &str, Of); 5] = [
+        (
+            "nightshift_log_lines_total",
+            "counter",
+            "Lines of logs that were read.",
+            |reached| Some(reached.lines as f64),
+        ),
+        (
+            "nightshift_log_matches_total",
+            "counter",
+            "Lines with a signature.",
+            |reached| Some(reached.matched as f64),
+        ),
+        (
+            "nightshift_log_lines_too_large_total",
+            "counter",
+            "Lines that were too large to be read.",
+            |reached| Some(reached.too_large as f64),
+        ),
+        (
+            "nightshift_log_lag_seconds",
+            "gauge",
+            "How old the newest line of a store was at the last look.",
+            |reached| reached.lag.map(|lag| lag.as_secs_f64()),
+        ),
+        (
+            "nightshift_log_last_look_timestamp_seconds",
+            "gauge",
+            "When a store of logs was last read.",
+            |reached| Some(reached.looked_at?.as_millisecond() as f64 / 1000.0),
+        ),
+    ];
+    if logs.is_empty() {
+        return;
+    }
+    for (name, kind, help, of) in figures {
+        let values = logs
+            .iter()
+            .filter_map(|(source, reach)| Some((source, of(&reach.get())?)));
+        labelled(text, name, kind, help, values);
     }
 }
 

@@ -39,7 +39,7 @@ pub use signature::Signers;
 use tls::TlsListener;
 pub use tls::settings as tls_settings;
 pub use token::Tokens;
-pub use webhook::stored;
+pub use webhook::{alert_row, stored};
 
 use crate::{audit::Redactor, pace::Senders, store::Store};
 

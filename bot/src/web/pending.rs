@@ -3,13 +3,15 @@
 //! So a storm costs memory by the number of alerts, not of messages, and a healer that is behind never works through
 //! what is no longer so. Everything here is in the store already; after a crash the healer begins with that.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use collectors::{Alert, Change};
-use indexmap::{IndexMap, map::Entry};
 use tokio::sync::Notify;
 
 use super::Batch;
@@ -20,10 +22,44 @@ pub const LIMIT: usize = 50_000;
 
 #[derive(Default)]
 pub struct Pending {
-    waiting: Mutex<IndexMap<AlertKey, (Alert, Change)>>,
+    waiting: Mutex<Waiting>,
     wake: Notify,
     merged: AtomicU64,
     closed: AtomicBool,
+}
+
+/// In the order of arrival; taking from the front moves nothing else, however many wait.
+#[derive(Default)]
+struct Waiting {
+    changes: VecDeque<(AlertKey, Alert, Change)>,
+    /// Of each alert that waits: its place, counted from the first alert ever.
+    places: HashMap<AlertKey, u64>,
+    /// The place of the first of `changes`.
+    first: u64,
+}
+
+impl Waiting {
+    /// False: an older change of the same alert has taken it in.
+    fn put(&mut self, alert: Alert, change: Change) -> bool {
+        let key = AlertKey::of(&alert);
+        let index = self.places.get(&key).map(|place| place - self.first);
+        let known = index.and_then(|index| self.changes.get_mut(usize::try_from(index).ok()?));
+        if let Some((_, known, known_change)) = known {
+            merge(known, known_change, alert, change);
+            return false;
+        }
+        let place = self.first + self.changes.len() as u64;
+        self.places.insert(key.clone(), place);
+        self.changes.push_back((key, alert, change));
+        true
+    }
+
+    fn take(&mut self) -> Option<(Alert, Change)> {
+        let (key, alert, change) = self.changes.pop_front()?;
+        self.places.remove(&key);
+        self.first += 1;
+        Some((alert, change))
+    }
 }
 
 impl Pending {
@@ -33,7 +69,7 @@ impl Pending {
     }
 
     pub fn count(&self) -> usize {
-        self.lock().len()
+        self.lock().changes.len()
     }
 
     /// Changes that a newer one of the same alert replaced before the healer saw them.
@@ -44,12 +80,8 @@ impl Pending {
     pub fn put(&self, batch: Batch) {
         let mut waiting = self.lock();
         for (alert, change) in batch {
-            match waiting.entry(AlertKey::of(&alert)) {
-                Entry::Vacant(place) => drop(place.insert((alert, change))),
-                Entry::Occupied(mut known) => {
-                    self.merged.fetch_add(1, Ordering::Relaxed);
-                    merge(known.get_mut(), alert, change);
-                }
+            if !waiting.put(alert, change) {
+                self.merged.fetch_add(1, Ordering::Relaxed);
             }
         }
         drop(waiting);
@@ -62,8 +94,9 @@ impl Pending {
             let woken = self.wake.notified();
             let batch: Batch = {
                 let mut waiting = self.lock();
-                let count = waiting.len().min(at_most);
-                waiting.drain(..count).map(|(_, one)| one).collect()
+                std::iter::from_fn(|| waiting.take())
+                    .take(at_most)
+                    .collect()
             };
             if !batch.is_empty() {
                 return batch;
@@ -81,18 +114,20 @@ impl Pending {
         self.closed.load(Ordering::Relaxed)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, IndexMap<AlertKey, (Alert, Change)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A later change of an alert that still waits. A repeat only says that the alert was heard of again (the Watchdog lives
 /// from that).
-fn merge(known: &mut (Alert, Change), alert: Alert, change: Change) {
+fn merge(known: &mut Alert, known_change: &mut Change, alert: Alert, change: Change) {
     match change {
         Change::Stale => {}
-        Change::Repeat => known.0.received_at = known.0.received_at.max(alert.received_at),
-        Change::New | Change::Refiring | Change::Resolved => *known = (alert, change),
+        Change::Repeat => known.received_at = known.received_at.max(alert.received_at),
+        Change::New | Change::Refiring | Change::Resolved => {
+            (*known, *known_change) = (alert, change);
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! then the sender gets its 2xx. So whatever was answered is stored and known to the healer; no room or a full disk makes the
 //! sender come again, and nothing of its message was taken. After a crash the healer begins with what is stored.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use axum::{
     body::Bytes,
@@ -18,6 +18,7 @@ use collectors::{
     fold,
 };
 use futures::StreamExt;
+use indexmap::IndexMap;
 use jiff::Timestamp;
 use tokio::sync::SemaphorePermit;
 
@@ -214,31 +215,38 @@ fn busy(why: String) -> Response {
         .into_response()
 }
 
-/// Folds alerts into the store; durable when it returns. Repeats are in the batch too: they say that the source lives. In a
-/// store that bots share the batch is left there for the one that leads, and nothing of it is returned.
+/// Folds alerts into the store; durable after the next [`Store::durable`]. Repeats are in the batch too: they say that the
+/// source lives. In a store that bots share the batch is left there for the one that leads, and nothing of it is returned.
 pub async fn keep(store: &Store, alerts: Vec<Alert>, now: Timestamp) -> Result<Batch, StoreError> {
     let keys: Vec<_> = alerts.iter().map(AlertKey::of).collect();
     let shared = store.is_shared();
     store
-        .fold_alerts(&keys, move |rows| {
-            let mut known: std::collections::HashMap<AlertKey, Alert> = rows
+        .fold_alerts_in_order(&keys, |rows| {
+            let known: HashMap<AlertKey, Alert> = rows
                 .into_iter()
-                .filter_map(|(key, row)| Some((key, serde_json::from_value(row.body).ok()?)))
+                .filter_map(|(key, row)| Some((key, serde_json::from_str(&row.body).ok()?)))
                 .collect();
-            let mut changed = std::collections::BTreeMap::new();
-            let mut batch = Batch::new();
-            for alert in alerts {
-                let key = AlertKey::of(&alert);
-                let change = fold(known.get(&key), &alert);
+            let mut batch = Batch::with_capacity(alerts.len());
+            // Of each alert that is not as it is known: where in the batch it is told as it is now.
+            let mut newest: IndexMap<&AlertKey, usize> = IndexMap::new();
+            for (alert, key) in alerts.into_iter().zip(&keys) {
+                let before = match newest.get(key) {
+                    Some(place) => Some(&batch[*place].0),
+                    None => known.get(key),
+                };
+                let change = fold(before, &alert);
                 if change.replaces() {
-                    changed.insert(key.clone(), row(&alert, now));
-                    known.insert(key, alert.clone());
+                    newest.insert(key, batch.len());
                 }
                 batch.push((alert, change));
             }
+            let changed = newest
+                .into_iter()
+                .map(|(key, place)| alert_row(key, &batch[place].0, now))
+                .collect();
             let parcel = shared.then(|| (now, serde_json::to_value(&batch).unwrap_or_default()));
             Folded {
-                changed: changed.into_values().collect(),
+                changed,
                 answer: if shared { Batch::new() } else { batch },
                 parcel,
             }
@@ -246,20 +254,21 @@ pub async fn keep(store: &Store, alerts: Vec<Alert>, now: Timestamp) -> Result<B
         .await
 }
 
-fn row(alert: &Alert, now: Timestamp) -> AlertRow {
+/// As it is stored.
+pub fn alert_row(key: &AlertKey, alert: &Alert, now: Timestamp) -> AlertRow {
     AlertRow {
-        key: AlertKey::of(alert),
+        key: key.clone(),
         name: alert.name.clone(),
         firing: alert.status == Status::Firing,
         starts_at: alert.starts_at,
         updated_at: now,
-        body: serde_json::to_value(alert).unwrap_or_default(),
+        body: serde_json::to_string(alert).unwrap_or_default(),
     }
 }
 
 /// Alerts as they were stored, for the healer's start.
 pub fn stored(rows: Vec<AlertRow>) -> Vec<Alert> {
     rows.into_iter()
-        .filter_map(|row| serde_json::from_value(row.body).ok())
+        .filter_map(|row| serde_json::from_str(&row.body).ok())
         .collect()
 }

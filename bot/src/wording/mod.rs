@@ -1,8 +1,10 @@
 //! Everything the bot says. Sentences are made by pure constructors; how they look is the business of [`render`].
 
+mod explained;
 mod message;
 pub mod render;
 
+pub use explained::explained;
 pub use message::{Block, Cell, Message, Progress, Severity, Table, Tone};
 
 use jiff::{SignedDuration, Timestamp};

@@ -83,32 +83,38 @@ pub fn parse_webhook(
     let alerts = list
         .iter()
         .enumerate()
-        .map(|(index, value)| parse_alert(source, &format!("alerts[{index}]"), value, now))
+        .map(|(index, value)| {
+            let path = format!("alerts[{index}]");
+            parse_alert(source, &path, value, status(&path, value)?, now)
+        })
         .collect::<Result<_, _>>()?;
     Ok(Webhook { alerts, truncated })
 }
 
-fn parse_alert(
+fn status(path: &str, value: &Value) -> Result<Status, WebhookError> {
+    match value.get("status").and_then(Value::as_str) {
+        Some("firing") => Ok(Status::Firing),
+        Some("resolved") => Ok(Status::Resolved),
+        _ if !value.is_object() => Err(wrong(path, "an object", Some(value))),
+        _ => {
+            let field = format!("{path}.status");
+            let expected = "\"firing\" or \"resolved\"";
+            Err(wrong(&field, expected, value.get("status")))
+        }
+    }
+}
+
+/// One alert, as webhooks and the API's lists say it, but for its status, which they say each in its own way.
+pub(super) fn parse_alert(
     source: &SourceName,
     path: &str,
     value: &Value,
+    status: Status,
     now: Timestamp,
 ) -> Result<Alert, WebhookError> {
     if !value.is_object() {
         return Err(wrong(path, "an object", Some(value)));
     }
-    let status = match value.get("status").and_then(Value::as_str) {
-        Some("firing") => Status::Firing,
-        Some("resolved") => Status::Resolved,
-        _ => {
-            let field = format!("{path}.status");
-            return Err(wrong(
-                &field,
-                "\"firing\" or \"resolved\"",
-                value.get("status"),
-            ));
-        }
-    };
     let sent = texts(path, "labels", value)?;
     let annotations = tamed(texts(path, "annotations", value)?, ANNOTATION_LIMIT_BYTES);
     let starts_at = time(path, "startsAt", value)?

@@ -7,8 +7,8 @@ use super::{
     exec::{Exec, failure},
     observe::{Local, observe_one},
     resource::{
-        Judged, accounts, accounts::Accounts, apt_repository, command, directory, file, package,
-        rabbitmq, sql, sysctl, unit,
+        Judged, accounts, accounts::Accounts, apt_repository, archive, command, directory, file,
+        package, rabbitmq, sql, sysctl, unit,
     },
     root::Root,
 };
@@ -258,6 +258,7 @@ impl Apply<'_> {
                 self.units_changed |= UNIT_DIRS.iter().any(|dir| wanted.path.starts_with(dir));
                 file::apply(root, exec, &accounts, &wanted)
             }
+            Local::Archive(wanted) => archive::apply(root, exec, &wanted),
             Local::Directory(wanted) => directory::apply(root, &accounts, &wanted),
             Local::Group {
                 name,

@@ -21,7 +21,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
 };
 
-use super::{Root, collect, output::HeadTail, resource::accounts::Accounts};
+use super::{Root, collect, output::HeadTail, resource::accounts::Accounts, systemd};
 use crate::wire::{Command, CommandOutput, Exit};
 
 /// After its time is up a process group gets this long to end on `SIGTERM` before `SIGKILL`.
@@ -39,6 +39,7 @@ pub struct Exec {
     root: Root,
     cancelled: Arc<AtomicBool>,
     deadline: Option<Instant>,
+    systemd: systemd::Kept,
 }
 
 /// A stream of lines beside standard output, for example apt's status.
@@ -61,7 +62,12 @@ impl Exec {
             root,
             cancelled: Arc::default(),
             deadline: None,
+            systemd: systemd::Kept::default(),
         }
+    }
+
+    pub fn systemd(&self) -> &systemd::Kept {
+        &self.systemd
     }
 
     pub fn root(&self) -> &Root {

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io,
+    path::{Path, PathBuf},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -19,37 +20,112 @@ pub enum Verdict {
     Refused { seen: u64 },
 }
 
-/// Compares and records under a lock, so that two connections cannot pass each other.
-pub fn admit(root: &Root, fence: &Fence) -> Result<Verdict, String> {
-    super::resource::plain_name("fence", &fence.scope, ":.-")?;
+/// A token that is about to be recorded: nobody passes meanwhile.
+pub enum Entering {
+    Higher {
+        _lock: File,
+        temporary: PathBuf,
+        path: PathBuf,
+    },
+    /// It is there already; whoever wrote it may have ended before it was on the disk.
+    Known {
+        path: PathBuf,
+    },
+    Refused {
+        seen: u64,
+    },
+}
+
+/// Compares under a lock, so that two connections cannot pass each other, and writes down what [`Entering::record`] will record.
+pub fn enter(root: &Root, fence: &Fence) -> Result<Entering, String> {
+    let path = path_of(root, fence)?;
     let dir = root.state("fence");
     durable::create_private_dir(&dir)?;
-    let path = dir.join(&fence.scope);
     let lock = File::open(&dir)
         .map_err(|error| format!("expected to open {}, found: {error}", dir.display()))?;
-    // Held for the few writes below only.
+    // Held for the few writes until it is recorded.
     flock(&lock, FlockOperation::LockExclusive)
         .map_err(|error| format!("expected the lock of {}, found: {error}", dir.display()))?;
-    let seen = match fs::read_to_string(&path) {
+    let seen = newest(&path)?;
+    if fence.token < seen {
+        return Ok(Entering::Refused { seen });
+    }
+    if fence.token == seen {
+        return Ok(Entering::Known { path });
+    }
+    let temporary = durable::write_beside(&path, fence.token.to_string().as_bytes());
+    Ok(Entering::Higher {
+        _lock: lock,
+        temporary: temporary.map_err(|error| not_written(&path, &error))?,
+        path,
+    })
+}
+
+impl Entering {
+    /// Nothing is recorded.
+    pub fn give_up(self) {
+        if let Self::Higher { temporary, .. } = self {
+            let _ = fs::remove_file(temporary);
+        }
+    }
+
+    /// On the disk when it returns.
+    pub fn record(self) -> Result<Verdict, String> {
+        let (path, recorded) = match self {
+            Self::Refused { seen } => return Ok(Verdict::Refused { seen }),
+            Self::Known { path } => {
+                let synced = durable::sync_dir_of(&path);
+                (path, synced)
+            }
+            Self::Higher {
+                _lock,
+                temporary,
+                path,
+            } => {
+                let renamed = durable::rename_into_place(&temporary, &path);
+                (path, renamed)
+            }
+        };
+        match recorded {
+            Ok(()) => Ok(Verdict::Admitted),
+            Err(error) => Err(not_written(&path, &error)),
+        }
+    }
+}
+
+/// Compares and records.
+pub fn admit(root: &Root, fence: &Fence) -> Result<Verdict, String> {
+    enter(root, fence)?.record()
+}
+
+/// Compares alone: whoever acts on it enters afterwards.
+pub fn check(root: &Root, fence: &Fence) -> Result<Option<u64>, String> {
+    let seen = newest(&path_of(root, fence)?)?;
+    Ok((fence.token < seen).then_some(seen))
+}
+
+fn path_of(root: &Root, fence: &Fence) -> Result<PathBuf, String> {
+    super::resource::plain_name("fence", &fence.scope, ":.-")?;
+    Ok(root.state("fence").join(&fence.scope))
+}
+
+/// The highest token that has been here; 0: none.
+fn newest(path: &Path) -> Result<u64, String> {
+    match fs::read_to_string(path) {
         Ok(text) => text
             .trim()
             .parse()
-            .map_err(|_| format!("expected a number in {}, found {text:?}", path.display()))?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-        Err(error) => {
-            return Err(format!(
-                "expected to read {}, found: {error}",
-                path.display()
-            ));
-        }
-    };
-    if fence.token < seen {
-        return Ok(Verdict::Refused { seen });
+            .map_err(|_| format!("expected a number in {}, found {text:?}", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(format!(
+            "expected to read {}, found: {error}",
+            path.display()
+        )),
     }
-    if fence.token > seen {
-        durable::write(&path, fence.token.to_string().as_bytes())?;
-    }
-    Ok(Verdict::Admitted)
+}
+
+fn not_written(path: &Path, error: &io::Error) -> String {
+    format!("expected to write {}, found: {error}", path.display())
 }
 
 /// Refuses the holder's token from now on; its job is over. A newer holder is left alone.

@@ -6,12 +6,12 @@ use super::{
     apt, collect,
     exec::Exec,
     resource::{
-        Judged, Pending, accounts, accounts::Accounts, apt_repository, command, directory, file,
-        package, rabbitmq, sql, sysctl, unit,
+        Judged, Pending, accounts, accounts::Accounts, apt_repository, archive, command, directory,
+        file, package, rabbitmq, sql, sysctl, unit,
     },
     root::Root,
 };
-use crate::wire::{Observation, Resource};
+use crate::wire::{ARCHIVE_MARKER, Observation, Resource};
 
 /// What was learned of the host, once for all resources.
 struct Survey<'a> {
@@ -77,7 +77,7 @@ fn rank(resource: &Resource) -> u8 {
         Resource::Group { .. } => 2,
         Resource::User { .. } => 3,
         Resource::Directory { .. } => 4,
-        Resource::File { .. } | Resource::Sysctl { .. } => 5,
+        Resource::File { .. } | Resource::Archive { .. } | Resource::Sysctl { .. } => 5,
         Resource::Unit { .. } => 6,
         Resource::Command { .. } => 7,
         Resource::SqlDatabase { .. } | Resource::RabbitmqVhost { .. } => 8,
@@ -150,6 +150,10 @@ fn note(pending: &mut Pending, resource: &Resource) {
         Resource::File { path, .. } => {
             pending.files.insert(path.clone());
         }
+        Resource::Archive { path, .. } => {
+            pending.directories.insert(path.clone());
+            pending.files.insert(format!("{path}/{ARCHIVE_MARKER}"));
+        }
         Resource::Unit {
             running: Some(true),
             ..
@@ -183,6 +187,7 @@ fn judge(
     match Local::of(resource) {
         Some(Local::Repository(wanted)) => apt_repository::look(root, accounts, &wanted, pending),
         Some(Local::File(wanted)) => file::look(root, accounts, &wanted, pending),
+        Some(Local::Archive(wanted)) => archive::look(root, &wanted, pending),
         Some(Local::Directory(wanted)) => directory::look(root, accounts, &wanted, pending),
         Some(Local::Group { name, absent, .. }) => accounts::look_group(accounts, name, absent),
         Some(Local::User(wanted)) => accounts::look_user(accounts, &wanted, pending),
@@ -197,6 +202,7 @@ fn judge(
 pub enum Local<'a> {
     Repository(apt_repository::Wanted<'a>),
     File(file::Wanted<'a>),
+    Archive(archive::Wanted<'a>),
     Directory(directory::Wanted<'a>),
     Group {
         name: &'a str,
@@ -245,6 +251,17 @@ impl<'a> Local<'a> {
                 validate: validate.as_deref(),
                 sensitive: *sensitive,
                 absent: *absent,
+            }),
+            Resource::Archive {
+                path,
+                url,
+                sha256,
+                strip,
+            } => Self::Archive(archive::Wanted {
+                path,
+                url,
+                sha256,
+                strip: *strip,
             }),
             Resource::Directory {
                 path,

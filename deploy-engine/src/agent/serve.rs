@@ -116,6 +116,7 @@ impl Server {
         thread::spawn(move || {
             server.answer(frame.id, frame.body);
             server.in_flight.fetch_sub(1, Ordering::Relaxed);
+            server.exec.systemd().end_when_idle();
         });
     }
 
@@ -159,10 +160,10 @@ impl Server {
             } => self.start(
                 id,
                 &key,
-                &fence,
                 Order {
                     work,
                     timeout_seconds,
+                    fence,
                 },
             ),
             Request::Ask { key } => self.ask(id, key),
@@ -206,16 +207,12 @@ impl Server {
     ) {
         let reply = thread::scope(|scope| {
             let facts = with_facts.then(|| scope.spawn(|| facts::facts(&self.root, &self.exec)));
-            let observations = scope.spawn(|| {
-                if resources.is_empty() {
-                    Vec::new()
-                } else {
-                    observe(&self.root, &self.exec, resources)
-                }
-            });
+            let look = || observe(&self.root, &self.exec, resources);
+            // A thread costs a tenth of what the shortest question costs.
+            let observations = (!resources.is_empty()).then(|| scope.spawn(look));
             let probes = probe::all(&self.root, &self.exec, probes);
             let facts = facts.map(|thread| thread.join().unwrap_or_default());
-            match observations.join() {
+            match observations.map_or(Ok(Vec::new()), |thread| thread.join()) {
                 Ok(observations) => Reply::Observed {
                     facts,
                     observations,
@@ -263,10 +260,11 @@ impl Server {
         Ok(())
     }
 
-    fn start(&self, id: u64, key: &StepKey, fence: &Fence, order: Order) -> Result<(), String> {
-        let entry = Spool::new(&self.root).entry(key)?;
+    fn start(&self, id: u64, key: &StepKey, order: Order) -> Result<(), String> {
+        let (entry, fence) = (Spool::new(&self.root).entry(key)?, &order.fence);
         if entry.status(SystemTime::now())? == StepStatus::NeverStarted {
-            if let fence::Verdict::Refused { seen } = fence::admit(&self.root, fence)? {
+            // The worker looks again, and records it, before it acts.
+            if let Some(seen) = fence::check(&self.root, fence)? {
                 let event = Event::Finished {
                     outcome: Outcome::Fenced { seen },
                 };

@@ -21,7 +21,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::{collect, durable, resource::plain_name, root::Root};
-use crate::wire::{Event, Outcome, StepKey, StepStatus, Work};
+use crate::wire::{Event, Fence, Outcome, StepKey, StepStatus, Work};
 
 /// Finished entries are kept this long: longer than any bot is away before its jobs are looked at by people.
 const KEEP_FINISHED: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -35,6 +35,8 @@ const EVENTS_LIMIT_BYTES: u64 = 1024 * 1024;
 pub struct Order {
     pub work: Work,
     pub timeout_seconds: u32,
+    /// Whose order it is; recorded before the worker acts.
+    pub fence: Fence,
 }
 
 /// When and where a step began.
@@ -229,10 +231,25 @@ impl Entry {
     }
 
     /// On the disk when it returns, with the entry itself: from here on the step may have been done.
-    pub fn set_started(&self, started: &Started) -> Result<(), String> {
+    /// Writes down that it starts, beside its place, and syncs that and the entry's own name: [`Entry::set_started`] puts it there.
+    pub fn about_to_start(&self, started: &Started) -> Result<PathBuf, String> {
         let json = serde_json::to_vec(started).map_err(|error| error.to_string())?;
-        durable::write(&self.path("started"), &json)?;
-        self.sync()
+        let path = self.path("started");
+        std::thread::scope(|scope| {
+            let named = scope.spawn(|| self.sync());
+            let written =
+                durable::write_beside(&path, &json).map_err(|error| unwritten(&path, &error));
+            named
+                .join()
+                .unwrap_or_else(|_| Err("the spool could not be synced".to_owned()))?;
+            written
+        })
+    }
+
+    /// From now on it was started, also after a power cut.
+    pub fn set_started(&self, about: &Path) -> Result<(), String> {
+        let path = self.path("started");
+        durable::rename_into_place(about, &path).map_err(|error| unwritten(&path, &error))
     }
 
     pub fn started(&self) -> Result<Option<Started>, String> {
@@ -313,6 +330,10 @@ impl Entry {
     }
 }
 
+fn unwritten(path: &Path, error: &io::Error) -> String {
+    format!("expected to write {}, found: {error}", path.display())
+}
+
 fn lost(started: &Started) -> Outcome {
     Outcome::Lost {
         why: format!(
@@ -347,6 +368,10 @@ mod tests {
         Order {
             work: Work::Fetch { packages: vec![] },
             timeout_seconds: 1,
+            fence: Fence {
+                scope: "site:demo".into(),
+                token: 1,
+            },
         }
     }
 
@@ -356,6 +381,11 @@ mod tests {
             boot_id: "b".into(),
             at: 0,
         }
+    }
+
+    fn start(entry: &Entry) {
+        let about = entry.about_to_start(&started()).unwrap();
+        entry.set_started(&about).unwrap();
     }
 
     fn bench() -> (tempfile::TempDir, Spool) {
@@ -385,7 +415,7 @@ mod tests {
         let Claim::Taken(lock) = entry.claim(&order()).unwrap() else {
             panic!("nothing was started")
         };
-        entry.set_started(&started()).unwrap();
+        start(&entry);
         assert_eq!(status(), StepStatus::Running { since_seconds: 7 });
         drop(lock);
         assert!(matches!(
@@ -420,7 +450,7 @@ mod tests {
             panic!("the key is new")
         };
         assert_eq!(entry.call_off(), Ok(false));
-        entry.set_started(&started()).unwrap();
+        start(&entry);
         drop(lock);
         assert_eq!(entry.call_off(), Ok(false));
     }

@@ -5,6 +5,8 @@ use std::{
     io::{self, Read, Write},
     os::unix::net::UnixStream,
     path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -24,6 +26,15 @@ const PREFIX_BYTES: usize = 16;
 /// Bytes of a line while both sides make each other's acquaintance.
 const LINE_LIMIT_BYTES: usize = 1024;
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
+/// Who we are is the kernel's word; the number (of root, in hexadecimal digits of its letters) is only what we ask for.
+const GREETING: &[u8] = b"\0AUTH EXTERNAL 30\r\nBEGIN\r\n";
+/// As much as systemd may read while it still greets; what it has read by then it does not look at before more comes.
+const READ_WITH_GREETING_BYTES: usize = 256;
+/// Properties that a unit has from its type; all others are those of every unit.
+const OF_ITS_TYPE: [&str; 4] = ["Result", "Type", "MainPID", "NRestarts"];
+/// How long a conversation is kept that nobody goes on with. To begin one costs systemd twice what a unit's properties cost;
+/// while it is kept, systemd's signals wait in it unread.
+const KEEP: Duration = Duration::from_secs(2);
 
 /// Property → value, in the words of `systemctl show`.
 pub type Words = BTreeMap<String, String>;
@@ -33,38 +44,116 @@ pub struct Systemd {
     stream: UnixStream,
     deadline: Instant,
     serial: u32,
+    greeted: bool,
+}
+
+/// The last conversation, for whoever asks next.
+#[derive(Clone, Default)]
+pub struct Kept(Arc<Mutex<Slot>>);
+
+#[derive(Default)]
+struct Slot {
+    idle: Option<(Instant, Systemd)>,
+    /// Somebody will end it.
+    watched: bool,
+}
+
+impl Kept {
+    /// `ask` goes on with the last conversation, or with a new one if there is none, or it has ended.
+    pub fn talk<T>(
+        &self,
+        socket: &Path,
+        limit: Duration,
+        ask: impl Fn(&mut Systemd) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let deadline = Instant::now() + limit;
+        let kept = self.lock().idle.take();
+        let again = kept.and_then(|(_, mut systemd)| {
+            systemd.deadline = deadline;
+            Some((ask(&mut systemd).ok()?, systemd))
+        });
+        let (answer, systemd) = match again {
+            Some(answered) => answered,
+            None => {
+                let mut systemd = Systemd::connect(socket, deadline)?;
+                (ask(&mut systemd)?, systemd)
+            }
+        };
+        self.lock().idle = Some((Instant::now(), systemd));
+        Ok(answer)
+    }
+
+    /// Ends the conversation when nobody went on with it for a while. One waits for that, all others return at once.
+    pub fn end_when_idle(&self) {
+        let mut slot = self.lock();
+        if slot.watched || slot.idle.is_none() {
+            return;
+        }
+        slot.watched = true;
+        while slot
+            .idle
+            .as_ref()
+            .is_some_and(|(since, _)| since.elapsed() < KEEP)
+        {
+            drop(slot);
+            thread::sleep(KEEP);
+            slot = self.lock();
+        }
+        *slot = Slot::default();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Systemd {
-    pub fn connect(socket: &Path, limit: Duration) -> io::Result<Self> {
-        let mut systemd = Self {
+    fn connect(socket: &Path, deadline: Instant) -> io::Result<Self> {
+        Ok(Self {
             stream: UnixStream::connect(socket)?,
-            deadline: Instant::now() + limit,
+            deadline,
             serial: 0,
-        };
-        // Who we are is the kernel's word; the number (of root, in hexadecimal digits of its letters) is only what we ask for.
-        systemd.send(b"\0AUTH EXTERNAL 30\r\n")?;
-        let answer = systemd.line()?;
+            greeted: false,
+        })
+    }
+
+    /// Sends questions; the first ones with the greeting, if they are long enough to be seen behind it.
+    fn ask(&mut self, questions: &[u8]) -> io::Result<()> {
+        if self.greeted {
+            return self.send(questions);
+        }
+        let with_greeting = questions.len() > READ_WITH_GREETING_BYTES;
+        match with_greeting {
+            true => self.send(&[GREETING, questions].concat())?,
+            false => self.send(GREETING)?,
+        }
+        let answer = self.line()?;
         if !answer.starts_with("OK ") {
             return Err(io::Error::other(format!("expected OK, found {answer:?}")));
         }
-        systemd.send(b"BEGIN\r\n")?;
-        Ok(systemd)
+        self.greeted = true;
+        match with_greeting {
+            true => Ok(()),
+            false => self.send(questions),
+        }
     }
 
     /// Properties of one unit; those that it does not have are left out.
     pub fn show(&mut self, unit: &str, properties: &[&str]) -> io::Result<Words> {
         let path = format!("/org/freedesktop/systemd1/unit/{}", escaped(unit));
+        let of_its_type = interface_of(unit);
         let mut asked = BTreeMap::new();
         let mut questions = Vec::new();
         for property in properties {
-            for interface in [UNIT, &interface_of(unit)] {
-                self.serial += 1;
-                asked.insert(self.serial, *property);
-                questions.extend(question(self.serial, &path, interface, property)?);
-            }
+            let interface = match OF_ITS_TYPE.contains(property) {
+                true => &of_its_type,
+                false => UNIT,
+            };
+            self.serial += 1;
+            asked.insert(self.serial, *property);
+            questions.extend(question(self.serial, &path, interface, property)?);
         }
-        self.send(&questions)?;
+        self.ask(&questions)?;
         let mut words = Words::new();
         while !asked.is_empty() {
             let message = self.message()?;
@@ -238,8 +327,9 @@ mod tests {
     }
 
     fn ask(dir: &tempfile::TempDir, limit: Duration) -> io::Result<Words> {
-        let mut systemd = Systemd::connect(&dir.path().join("s"), limit)?;
-        systemd.show("cron.service", &["ActiveState"])
+        Kept::default().talk(&dir.path().join("s"), limit, |systemd| {
+            systemd.show("cron.service", &["ActiveState"])
+        })
     }
 
     #[test]
@@ -254,6 +344,51 @@ mod tests {
         assert_eq!(length(&long[..PREFIX_BYTES]).unwrap(), long.len());
     }
 
+    /// Greets, and listens as long as somebody talks.
+    fn chatty(mut stream: UnixStream) {
+        let _ = stream.write_all(b"OK x\r\n");
+        while stream.read(&mut [0; 1]).is_ok_and(|count| count > 0) {}
+    }
+
+    #[test]
+    fn a_conversation_is_gone_on_with_begun_anew_when_it_ended_and_not_kept_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let begun = Arc::new(Mutex::new(0));
+        let counted = begun.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                *counted.lock().unwrap() += 1;
+                thread::spawn(move || chatty(stream.unwrap()));
+            }
+        });
+        let kept = Kept::default();
+        let serial = |systemd: &mut Systemd| {
+            systemd.ask(b"anything")?;
+            systemd.serial += 1;
+            Ok(systemd.serial)
+        };
+        let number = || *begun.lock().unwrap();
+        assert_eq!(kept.talk(&socket, LIMIT, serial).unwrap(), 1);
+        assert_eq!(kept.talk(&socket, LIMIT, serial).unwrap(), 2);
+        assert_eq!(number(), 1);
+        // One that was ended by the other side: what it says of itself is no answer.
+        let ended = |systemd: &mut Systemd| match systemd.serial {
+            0 => serial(systemd),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        };
+        assert_eq!(kept.talk(&socket, LIMIT, ended).unwrap(), 1);
+        assert_eq!(number(), 2);
+        // What failed is not kept.
+        let failed = |_: &mut Systemd| io::Result::<()>::Err(io::ErrorKind::TimedOut.into());
+        assert!(kept.talk(&socket, LIMIT, failed).is_err());
+        assert!(kept.lock().idle.is_none());
+        assert_eq!(kept.talk(&socket, LIMIT, serial).unwrap(), 1);
+        kept.end_when_idle();
+        assert!(kept.lock().idle.is_none());
+    }
+
     #[test]
     fn a_systemd_that_hangs_or_goes_or_talks_nonsense_is_an_error_in_time() {
         let silent = listening(|stream| drop((thread::sleep(LIMIT), stream)));
@@ -264,6 +399,8 @@ mod tests {
         assert!(ask(&gone, LIMIT).is_err());
         let stranger = listening(|mut stream| {
             let _ = stream.write_all(b"REJECTED\r\n");
+            // Closed with words unread, a socket may take its own back.
+            let _ = stream.read(&mut [0; 64]);
         });
         assert!(
             ask(&stranger, LIMIT)

@@ -14,10 +14,11 @@ use super::{
     apply,
     exec::Exec,
     facts,
+    fence::{self, Entering},
     root::Root,
     spool::{Entry, Spool, Started},
 };
-use crate::wire::{Event, Outcome, Progress, StepKey};
+use crate::wire::{Event, Fence, Outcome, Progress, StepKey};
 
 /// How often a worker looks whether it was asked to stop.
 const CANCEL_POLL: Duration = Duration::from_millis(100);
@@ -41,13 +42,7 @@ pub fn work(root: &Root, key: &str) -> Result<(), String> {
         return Err(format!("{key} was started before"));
     }
     let order = entry.order()?;
-    entry.set_started(&Started {
-        pid: std::process::id(),
-        boot_id: facts::boot_id(root).unwrap_or_default(),
-        at: SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |d| d.as_secs()),
-    })?;
+    begin(root, &entry, &order.fence)?;
     wake();
     let cancelled = watch_for_cancel(&entry);
     let deadline = Instant::now() + Duration::from_secs(order.timeout_seconds.into());
@@ -60,6 +55,51 @@ pub fn work(root: &Root, key: &str) -> Result<(), String> {
     entry.finish(&outcome)?;
     wake();
     Ok(())
+}
+
+/// Fence and start are on the disk when it returns. Each takes two syncs, one after the other; both go together. A holder that was
+/// replaced starts nothing.
+fn begin(root: &Root, entry: &Entry, fence: &Fence) -> Result<(), String> {
+    let started = Started {
+        pid: std::process::id(),
+        boot_id: facts::boot_id(root).unwrap_or_default(),
+        at: SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs()),
+    };
+    let (entering, about) = together(
+        || fence::enter(root, fence),
+        || entry.about_to_start(&started),
+    );
+    let (entering, about) = match (entering, about) {
+        (Ok(Entering::Refused { seen }), about) => {
+            let _ = about.map(std::fs::remove_file);
+            let Fence { scope, token } = fence;
+            return Err(format!(
+                "expected a holder of {scope} with the number {seen} or a later one, found {token}"
+            ));
+        }
+        (Ok(entering), Ok(about)) => (entering, about),
+        (Ok(entering), Err(why)) => {
+            entering.give_up();
+            return Err(why);
+        }
+        (Err(why), about) => {
+            let _ = about.map(std::fs::remove_file);
+            return Err(why);
+        }
+    };
+    let (recorded, set) = together(|| entering.record(), || entry.set_started(&about));
+    recorded.and(set)
+}
+
+fn together<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnce() -> B) -> (A, B) {
+    thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        // The agent aborts where it panics, so this never does.
+        (one.join().unwrap_or_else(|_| std::process::abort()), other)
+    })
 }
 
 /// One byte to whoever follows; nobody may be there any more, and a full pipe wakes as well.

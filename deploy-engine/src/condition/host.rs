@@ -1,4 +1,6 @@
-//! Units of a host.
+//! Units and filesystems of a host.
+
+use std::collections::BTreeMap;
 
 use super::{
     ConditionCall, Judgement,
@@ -8,7 +10,7 @@ use crate::{
     model::HostName,
     probe::{
         Ask, Readings,
-        host::{self, Unit},
+        host::{self, Filesystem, Unit},
     },
 };
 
@@ -34,7 +36,55 @@ pub static CONDITIONS: &[Entry] = &[
         asks,
         judge: |call, readings| judge(call, readings, startable),
     },
+    Entry {
+        name: "filesystem.has_room",
+        doc: "of the filesystem that holds the call's setting `path`, at least `percent` of its bytes are free",
+        asks: |call| table::ask_hosts(call, host::FILESYSTEM),
+        judge: |call, readings| room(call, readings, true),
+    },
+    Entry {
+        name: "filesystem.is_short",
+        doc: "of the filesystem that holds the call's setting `path`, less than `percent` of its bytes are free",
+        asks: |call| table::ask_hosts(call, host::FILESYSTEM),
+        judge: |call, readings| room(call, readings, false),
+    },
 ];
+
+/// Room on every host of the call; wanted, or its lack.
+fn room(call: &ConditionCall, readings: &Readings, wanted: bool) -> Judgement {
+    let path = call.settings.get("path").and_then(|value| value.as_str());
+    let percent = call
+        .settings
+        .get("percent")
+        .and_then(|value| value.as_u64());
+    let (Some(path), Some(percent @ 1..=99)) = (path, percent) else {
+        return unknown(format!(
+            "{}: expected the settings path, and percent from 1 to 99; they are not there",
+            call.name
+        ));
+    };
+    all(call.hosts.iter().map(|on| {
+        let mounted: Result<BTreeMap<String, Filesystem>, _> = readings.get(host::FILESYSTEM, on);
+        let mounted = match mounted {
+            Ok(mounted) => mounted,
+            Err(why) => return unknown(why),
+        };
+        match host::filesystem_of(&mounted, path) {
+            None => unknown(format!("{on}: no filesystem is known to hold {path}")),
+            Some((mount, of)) if of.size_bytes == 0 => {
+                unknown(format!("{on}: {mount} has no size"))
+            }
+            Some((mount, of)) => {
+                let free = of.free_percent();
+                let why = format!("{mount} on {on} has {free} % free");
+                match (free >= percent) == wanted {
+                    true => holds(why),
+                    false => not_yet(why),
+                }
+            }
+        }
+    }))
+}
 
 fn unit_of(call: &ConditionCall) -> Option<&str> {
     let setting = call.settings.get(UNIT_SETTING);

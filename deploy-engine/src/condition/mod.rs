@@ -1,15 +1,19 @@
 //! Named conditions: what must hold of a service, judged from readings. Health gates, guards and proofs are all conditions;
 //! only when they are asked differs.
 
+mod ceph;
+mod elasticsearch;
 mod galera;
 pub mod galera_start;
 mod haproxy;
 pub mod host;
+pub mod icinga2;
 mod judge;
 mod keepalived;
 mod memcached;
 mod monitoring;
 mod rabbitmq;
+mod rsyslog;
 pub mod table;
 
 use std::collections::BTreeMap;
@@ -93,7 +97,11 @@ pub fn registry() -> impl Iterator<Item = &'static dyn Condition> {
         haproxy::CONDITIONS,
         keepalived::CONDITIONS,
         monitoring::CONDITIONS,
+        elasticsearch::CONDITIONS,
+        rsyslog::CONDITIONS,
+        icinga2::CONDITIONS,
         host::CONDITIONS,
+        ceph::CONDITIONS,
     ]
     .into_iter()
     .flatten()

@@ -134,6 +134,32 @@ pub trait Journal: Send + Sync {
         event: &JobEvent,
     ) -> Result<(), JournalError>;
 
+    /// As [`Journal::append`], for an event that nothing follows from outside the bot before another is appended
+    /// ([`Job::is_in_order`](super::Job::is_in_order)): durable no later than whatever is appended after it.
+    async fn append_in_order(
+        &self,
+        job: &JobId,
+        length: u64,
+        at: Timestamp,
+        event: &JobEvent,
+    ) -> Result<(), JournalError> {
+        self.append(job, length, at, event).await
+    }
+
+    /// As [`Journal::append_in_order`], for events one after the other; where a journal can, all of them or none.
+    async fn append_all(
+        &self,
+        job: &JobId,
+        length: u64,
+        at: Timestamp,
+        events: &[JobEvent],
+    ) -> Result<(), JournalError> {
+        for (length, event) in (length..).zip(events) {
+            self.append_in_order(job, length, at, event).await?;
+        }
+        Ok(())
+    }
+
     /// All events of a job, oldest first, each with the time it was recorded. What is acted on is durable, whoever wrote it, and also if
     /// he was killed before he heard so: a driver goes on from it without a write in between.
     async fn load(&self, job: &JobId) -> Result<Vec<(Timestamp, JobEvent)>, JournalError>;

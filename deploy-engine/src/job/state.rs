@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    Effect, Illegal, IllegalEvent, JobEvent, JobId, JobKind, JobResult, Step, StepEnd, StepId,
-    graph,
+    Action, Effect, Illegal, IllegalEvent, JobEvent, JobId, JobKind, JobResult, Step, StepEnd,
+    StepId, graph,
 };
 
 /// Attempts in all at a step whose outcome was lost: two repeats cover a killed worker and a power cut; a third loss is a
@@ -223,6 +223,18 @@ impl Job {
             started: Vec::new(),
             heal_failed: false,
         })
+    }
+
+    /// Does nothing outside the bot follow from this event before another is appended? So the start of a step that only looks or
+    /// waits, and sends no order: its intent need not be on the disk by itself. If it is lost in a power cut, the step begins again.
+    pub fn is_in_order(&self, event: &JobEvent) -> bool {
+        let JobEvent::StepStarted { step, .. } = event else {
+            return !event.is_acted_on();
+        };
+        match self.steps.get(step.0 as usize).map(|step| &step.action) {
+            Some(Action::Check { .. } | Action::Snapshot { .. } | Action::Wait { .. }) => true,
+            Some(Action::Host { .. } | Action::Batch { .. }) | None => false,
+        }
     }
 
     /// What an unfinished job becomes.

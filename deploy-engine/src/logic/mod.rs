@@ -4,6 +4,8 @@
 //! A logic is pure: from what is to change and what probes read it drafts steps. The planner puts them into the job, where
 //! needs between services and the hosts' installs become edges.
 
+mod ceph;
+mod elasticsearch;
 mod galera;
 mod keepalived;
 mod plain;
@@ -143,11 +145,13 @@ pub trait RolloutLogic: Send + Sync {
 
 /// Every logic there is.
 pub fn registry() -> impl Iterator<Item = &'static dyn RolloutLogic> {
-    let all: [&'static dyn RolloutLogic; 4] = [
+    let all: [&'static dyn RolloutLogic; 6] = [
         &plain::Plain,
+        &elasticsearch::Elasticsearch,
         &galera::Galera,
         &rabbitmq::Rabbitmq,
         &keepalived::Keepalived,
+        &ceph::Ceph,
     ];
     all.into_iter()
 }
@@ -258,7 +262,10 @@ fn draft(key: DraftKey, host: &HostName, work: Work) -> StepDraft {
     }
 }
 
-/// Guarded commands bring their own limits along.
+/// A download of some hundred megabytes over a slow line, and its unpacking.
+const ARCHIVE_SECONDS: u32 = 900;
+
+/// Guarded commands bring their own limits along, and a download is as slow as its line.
 fn commands_seconds(work: &Work) -> u32 {
     let Work::Apply { resources, .. } = work else {
         return 0;
@@ -269,6 +276,7 @@ fn commands_seconds(work: &Work) -> u32 {
             Resource::Command {
                 timeout_seconds, ..
             } => *timeout_seconds,
+            Resource::Archive { .. } => ARCHIVE_SECONDS,
             _ => 0,
         })
         .sum()

@@ -16,7 +16,10 @@ use super::{
     site::{Site, SiteFile},
     template::Templates,
 };
-use crate::wire::{Resource, ResourceId, secret_reference};
+use crate::{
+    secrets::certificate,
+    wire::{Resource, ResourceId, secret_reference},
+};
 
 impl Model {
     /// Reads a site file, the built-in services and those in `service_dirs`, and renders everything for every member, so
@@ -113,7 +116,7 @@ fn render(
     errors.or(members)
 }
 
-/// Two passes: first what services offer each other (scrape jobs, front ends, rules), then every member with all of it.
+/// Two passes: first what services offer each other (scrape jobs, front ends, checks, rules), then every member with all of it.
 struct Stage<'a> {
     site: &'a Document<SiteFile>,
     linked: &'a BTreeMap<ServiceName, Linked<'a>>,
@@ -170,7 +173,11 @@ impl Stage<'_> {
             "first": service.members.first() == Some(host),
             "services": services,
         });
-        for more in [rest, self.shared.clone()] {
+        let tls = match service.folder.document.value.certificates {
+            true => json!({"tls": certificate::references(name, host)}),
+            false => json!({}),
+        };
+        for more in [rest, tls, self.shared.clone()] {
             if let (Value::Object(own), Value::Object(more)) = (&mut own, more) {
                 own.extend(more);
             }
@@ -209,6 +216,7 @@ impl Stage<'_> {
     fn offers(&self) -> Result<Value, Diagnostics> {
         let mut scrapes: Vec<Value> = Vec::new();
         let mut backends: Vec<Value> = Vec::new();
+        let mut checks: Vec<Value> = Vec::new();
         let mut rules: Vec<Value> = Vec::new();
         let mut errors = Diagnostics::default();
         let result = self.each(|name, host, renderer| {
@@ -237,6 +245,17 @@ impl Stage<'_> {
                 });
                 add(&mut backends, fresh, "servers", target);
             }
+            let address = target["address"].as_str().unwrap_or_default();
+            for spec in renderer.checks(name.as_str(), address)? {
+                checks.push(json!({
+                    "service": name,
+                    "host": host,
+                    "check": spec.check,
+                    "command": spec.command,
+                    "like": spec.like,
+                    "vars": spec.vars,
+                }));
+            }
             if first {
                 match renderer.alerts() {
                     Ok(groups) => rules.extend(groups),
@@ -248,7 +267,8 @@ impl Stage<'_> {
         if let Err(more) = result {
             errors.extend(more);
         }
-        errors.or(json!({"scrapes": scrapes, "backends": backends, "rules": rules}))
+        errors
+            .or(json!({"scrapes": scrapes, "backends": backends, "checks": checks, "rules": rules}))
     }
 
     fn members(&self) -> Result<Members, Diagnostics> {

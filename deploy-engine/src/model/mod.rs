@@ -26,7 +26,9 @@ pub use render::{MemberModel, Phase, PortUse, Rendered};
 pub use service::{Pace, ServiceSpec, Topology};
 pub use site::{HostSpec, Site, SiteFile, SshSettings};
 
-use crate::{condition::ConditionCall, probe::ProbeContext, wire::STEP_SECRET};
+use crate::{
+    condition::ConditionCall, probe::ProbeContext, secrets::certificate, wire::STEP_SECRET,
+};
 
 /// A site with all that its services ask of its hosts.
 #[derive(Clone, Debug)]
@@ -142,7 +144,16 @@ impl Model {
             let secrets = deployment.spec.secrets.iter();
             secrets.map(move |secret| format!("{service}.{secret}"))
         });
-        of_services.chain([STEP_SECRET.to_owned()]).collect()
+        let certified = self
+            .services
+            .iter()
+            .filter(|(_, deployment)| deployment.spec.certificates);
+        let certificates = certified
+            .flat_map(|(service, deployment)| certificate::names(service, &deployment.members));
+        of_services
+            .chain(certificates)
+            .chain([STEP_SECRET.to_owned()])
+            .collect()
     }
 }
 

@@ -10,12 +10,12 @@ use super::{
     Diagnostic, Diagnostics, HostName,
     catalogue::Folder,
     resource::{Only, RabbitmqApi, ResourceSpec, no_shell},
-    service::{BalanceSpec, DataSpec, MetricsSpec, PortText, RemoveSpec},
+    service::{BalanceSpec, CheckSpec, DataSpec, MetricsSpec, PortText, RemoveSpec},
     setting::parse_prefix,
     site::OneOrMany,
     template::{Marks, Templates},
 };
-use crate::wire::Resource;
+use crate::wire::{ARCHIVE_MARKER, Resource};
 
 /// When a resource is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +71,8 @@ pub struct Renderer<'a> {
     pub folder: &'a Folder,
     pub templates: &'a Templates<'a>,
     context: minijinja::Value,
+    host: &'a HostName,
+    settings: Value,
     clustered: bool,
     first: bool,
 }
@@ -80,25 +82,36 @@ impl<'a> Renderer<'a> {
         folder: &'a Folder,
         templates: &'a Templates<'a>,
         context: &Value,
-        host: &HostName,
+        host: &'a HostName,
         members: &[HostName],
     ) -> Self {
         Self {
             folder,
             templates,
             context: minijinja::Value::from(Serde(context)),
+            host,
+            settings: context["settings"].clone(),
             clustered: members.len() > 1,
             first: members.first() == Some(host),
         }
     }
 
-    fn applies(&self, only: Option<Only>) -> bool {
+    fn applies(&self, only: Option<&Only>) -> bool {
         match only {
             None => true,
             Some(Only::Clustered) => self.clustered,
             Some(Only::Single) => !self.clustered,
             Some(Only::FirstMember) => self.first,
+            Some(Only::ListedIn(setting)) => self.is_listed_in(setting),
         }
+    }
+
+    /// A setting that is no list names nobody.
+    fn is_listed_in(&self, setting: &str) -> bool {
+        let list = self.settings.get(setting).and_then(Value::as_array);
+        list.is_some_and(|names| {
+            names.is_empty() || names.iter().any(|name| name == self.host.as_str())
+        })
     }
 
     fn error(&self, path: &[String], message: impl Into<String>) -> Diagnostic {
@@ -154,6 +167,9 @@ impl<'a> Renderer<'a> {
         let mut errors = Diagnostics::default();
         let mut found = Vec::new();
         for (index, spec) in specs.into_iter().enumerate() {
+            if !self.applies(spec.only.as_ref()) {
+                continue;
+            }
             let path = [path[0].clone(), index.to_string(), "port".to_owned()];
             match self.port(&spec.port, &path) {
                 Ok(port) => found.push((spec, port)),
@@ -161,6 +177,44 @@ impl<'a> Renderer<'a> {
             }
         }
         errors.or(found)
+    }
+
+    /// The declared checks; without a declaration a TCP connection to each port that is not on loopback alone. `address` is the
+    /// host's own.
+    pub fn checks(&self, service: &str, address: &str) -> Result<Vec<CheckSpec>, Diagnostics> {
+        let path = ["checks".to_owned()];
+        match self.part(&path, &self.folder.document.value.checks)? {
+            Some(checks) => self.quotable(checks),
+            // A wrong port is told of with everything else that is wrong with the member.
+            None => {
+                let ports = self.ports().unwrap_or_default();
+                Ok(default_checks(service, address, &ports))
+            }
+        }
+    }
+
+    /// Monitors quote these texts in configurations of their own.
+    fn quotable(&self, checks: Vec<CheckSpec>) -> Result<Vec<CheckSpec>, Diagnostics> {
+        let mut errors = Diagnostics::default();
+        for (index, check) in checks.iter().enumerate() {
+            let wrong = check.vars.iter().find(|(name, text)| {
+                !name
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+                    || text.contains(char::is_control)
+            });
+            if let Some((name, text)) = wrong {
+                let path = ["checks".to_owned(), index.to_string(), "vars".to_owned()];
+                errors.push(
+                    self.error(&path, format!("`{name}` cannot be a check's parameter"))
+                        .expected(
+                            "a name of lower-case letters, digits and `_`, a value of one line",
+                        )
+                        .found(format!("`{text}`")),
+                );
+            }
+        }
+        errors.or(checks)
     }
 
     /// Each front end with its own port, its members' port and the port of their check.
@@ -248,11 +302,12 @@ impl<'a> Renderer<'a> {
             names.extend(self.part(&path, &spec.packages_clustered)?);
         }
         Ok(names
-            .into_iter()
+            .iter()
+            .flat_map(|entry| entry.split_whitespace())
             .map(|name| Rendered {
                 phase: Phase::Packages,
                 resource: Resource::Package {
-                    name,
+                    name: name.to_owned(),
                     version: None,
                     absent: false,
                 },
@@ -314,6 +369,9 @@ impl<'a> Renderer<'a> {
             }
             for (index, spec) in specs.iter().enumerate() {
                 if !self.applies(spec.only()) {
+                    hooks
+                        .elsewhere
+                        .extend(self.unit_elsewhere(list, index, spec));
                     continue;
                 }
                 if phase == Phase::Configure && matches!(spec, ResourceSpec::Unit(_)) {
@@ -321,6 +379,7 @@ impl<'a> Renderer<'a> {
                 }
                 let path = vec![list.to_owned(), index.to_string()];
                 match self.resource(&path, spec, &mut hooks) {
+                    Ok(resource) if is_nameless(&resource) => {}
                     Ok(resource) => rendered.push(Rendered {
                         phase: match resource {
                             Resource::AptRepository { .. } => Phase::Packages,
@@ -344,6 +403,15 @@ impl<'a> Renderer<'a> {
         errors.or(rendered)
     }
 
+    /// The name of a unit that other members have.
+    fn unit_elsewhere(&self, list: &str, index: usize, spec: &ResourceSpec) -> Option<String> {
+        let ResourceSpec::Unit(unit) = spec else {
+            return None;
+        };
+        let path = [list.to_owned(), index.to_string()];
+        self.part(&path, unit).ok().map(|unit| unit.unit)
+    }
+
     fn resource(
         &self,
         path: &[String],
@@ -365,6 +433,18 @@ impl<'a> Renderer<'a> {
                     validate: spec.validate,
                     sensitive: spec.sensitive,
                     absent: false,
+                }
+            }
+            ResourceSpec::Archive(spec) => {
+                let marker = format!("{}/{}", spec.archive, ARCHIVE_MARKER);
+                let named = !spec.archive.is_empty();
+                let restart = spec.restart.as_ref().filter(|_| named);
+                hooks.collect(path, "restart", &marker, restart);
+                Resource::Archive {
+                    path: spec.archive,
+                    url: spec.url,
+                    sha256: spec.sha256,
+                    strip: spec.strip,
                 }
             }
             ResourceSpec::AptRepository(spec) => {
@@ -507,7 +587,7 @@ impl<'a> Renderer<'a> {
                 priority: s.priority,
                 absent: false,
             },
-            ResourceSpec::File(_) | ResourceSpec::AptRepository(_) => {
+            ResourceSpec::File(_) | ResourceSpec::Archive(_) | ResourceSpec::AptRepository(_) => {
                 return Err(self.error(path, "this kind is rendered elsewhere").into());
             }
         })
@@ -523,7 +603,11 @@ struct Hook {
 
 /// Which files ask which units to restart or reload.
 #[derive(Default)]
-struct UnitHooks(Vec<Hook>);
+struct UnitHooks {
+    hooks: Vec<Hook>,
+    /// Units of other members alone: nothing has to be restarted here.
+    elsewhere: BTreeSet<String>,
+}
 
 impl UnitHooks {
     fn collect(
@@ -536,7 +620,7 @@ impl UnitHooks {
         for unit in units.map(OneOrMany::as_slice).unwrap_or_default() {
             let mut path = path.to_vec();
             path.push(key.to_owned());
-            self.0.push(Hook {
+            self.hooks.push(Hook {
                 unit: unit.clone(),
                 file: file.to_owned(),
                 path,
@@ -548,7 +632,7 @@ impl UnitHooks {
     /// Returns the hooks whose unit is not there.
     fn attach(self, rendered: &mut [Rendered]) -> Vec<Hook> {
         let mut unknown = Vec::new();
-        for hook in self.0 {
+        for hook in self.hooks {
             let unit = rendered
                 .iter_mut()
                 .find_map(|entry| match &mut entry.resource {
@@ -563,6 +647,7 @@ impl UnitHooks {
             match unit {
                 Some((restart_on, _)) if hook.restart => restart_on.push(hook.file),
                 Some((_, reload_on)) => reload_on.push(hook.file),
+                None if self.elsewhere.contains(&hook.unit) => {}
                 None => unknown.push(hook),
             }
         }
@@ -570,17 +655,46 @@ impl UnitHooks {
     }
 }
 
+/// A resource whose name is rendered to nothing is not wanted with these settings.
+fn is_nameless(resource: &Resource) -> bool {
+    resource.id().0.ends_with(':')
+}
+
+fn default_checks(service: &str, address: &str, ports: &[PortUse]) -> Vec<CheckSpec> {
+    let reachable: Vec<u16> = ports
+        .iter()
+        .filter(|port| port.address.as_deref().is_none_or(|on| on == address))
+        .map(|port| port.port)
+        .collect();
+    let name = |port: u16| match reachable.len() {
+        1 => service.to_owned(),
+        _ => format!("{service}-{port}"),
+    };
+    let checks = reachable.iter().map(|&port| {
+        let vars = [("tcp_port".to_owned(), port.to_string())].into();
+        let (check, command) = (name(port).parse().ok()?, "tcp".parse().ok()?);
+        Some(CheckSpec {
+            check,
+            command,
+            like: None,
+            vars,
+        })
+    });
+    checks.flatten().collect()
+}
+
 /// What takes the resources away again: units first, then files, packages, directories, users.
 fn removal(resources: &[Rendered], remove: &RemoveSpec) -> Vec<Resource> {
     let mut units: Vec<&str> = remove.units.iter().map(String::as_str).collect();
     let mut after_packages = Vec::new();
-    let mut files = BTreeSet::new();
+    let (mut files, mut directories) = (BTreeSet::new(), remove.directories.clone());
     for entry in resources {
         match &entry.resource {
             Resource::Unit { name, .. } if !units.contains(&name.as_str()) => units.push(name),
             Resource::File { path, .. } => {
                 files.insert(path.clone());
             }
+            Resource::Archive { path, .. } => directories.push(path.clone()),
             Resource::Sysctl { key, value, .. } => after_packages.push(Resource::Sysctl {
                 key: key.clone(),
                 value: value.clone(),
@@ -610,8 +724,12 @@ fn removal(resources: &[Rendered], remove: &RemoveSpec) -> Vec<Resource> {
         restart_on: Vec::new(),
         reload_on: Vec::new(),
     });
-    let packages = remove.packages.iter().map(|name| Resource::Package {
-        name: name.clone(),
+    let packages = remove
+        .packages
+        .iter()
+        .flat_map(|entry| entry.split_whitespace());
+    let packages = packages.map(|name| Resource::Package {
+        name: name.to_owned(),
         version: None,
         absent: true,
     });
@@ -626,8 +744,8 @@ fn removal(resources: &[Rendered], remove: &RemoveSpec) -> Vec<Resource> {
         sensitive: false,
         absent: true,
     });
-    let directories = remove.directories.iter().map(|path| Resource::Directory {
-        path: path.clone(),
+    let directories = directories.into_iter().map(|path| Resource::Directory {
+        path,
         mode: "0755".to_owned(),
         owner: "root".to_owned(),
         group: "root".to_owned(),

@@ -12,7 +12,7 @@ use super::{Secs, service::PortText, site::OneOrMany};
 pub const MODE_PATTERN: &str = "^0?[0-7]{3,4}$";
 
 /// Only for some members.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Only {
     /// When the service forms a cluster here.
@@ -21,12 +21,15 @@ pub enum Only {
     Single,
     /// On the first of the members.
     FirstMember,
+    /// On those that the list in this setting names; an empty list names all.
+    ListedIn(String),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ResourceSpec {
     File(FileSpec),
+    Archive(ArchiveSpec),
     Directory(DirectorySpec),
     Unit(UnitSpec),
     Sysctl(SysctlSpec),
@@ -88,6 +91,25 @@ pub struct FileSpec {
     /// Units to reload when it changes.
     #[serde(default)]
     pub reload: Option<OneOrMany<String>>,
+    #[serde(default)]
+    pub only: Option<Only>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ArchiveSpec {
+    /// The directory that the artefact becomes. It is replaced whole, so nothing else belongs there.
+    pub archive: String,
+    /// Where the artefact is downloaded (zip, or tar of any compression); the hosts' apt fetches it, through its proxy.
+    pub url: String,
+    /// Its checksum: 64 small hexadecimal digits.
+    pub sha256: String,
+    /// Leading parts of the entries' names that are left out.
+    #[serde(default)]
+    pub strip: u32,
+    /// Units to restart when it changes.
+    #[serde(default)]
+    pub restart: Option<OneOrMany<String>>,
     #[serde(default)]
     pub only: Option<Only>,
 }
@@ -282,22 +304,23 @@ pub struct RabbitmqPolicySpec {
 }
 
 impl ResourceSpec {
-    pub fn only(&self) -> Option<Only> {
+    pub fn only(&self) -> Option<&Only> {
         match self {
-            Self::File(spec) => spec.only,
-            Self::Directory(spec) => spec.only,
-            Self::Unit(spec) => spec.only,
-            Self::Sysctl(spec) => spec.only,
-            Self::Command(spec) => spec.only,
-            Self::User(spec) => spec.only,
-            Self::Group(spec) => spec.only,
-            Self::AptRepository(spec) => spec.only,
-            Self::SqlDatabase(spec) => spec.only,
-            Self::SqlUser(spec) => spec.only,
-            Self::SqlGrant(spec) => spec.only,
-            Self::RabbitmqVhost(spec) => spec.only,
-            Self::RabbitmqUser(spec) => spec.only,
-            Self::RabbitmqPolicy(spec) => spec.only,
+            Self::File(spec) => spec.only.as_ref(),
+            Self::Archive(spec) => spec.only.as_ref(),
+            Self::Directory(spec) => spec.only.as_ref(),
+            Self::Unit(spec) => spec.only.as_ref(),
+            Self::Sysctl(spec) => spec.only.as_ref(),
+            Self::Command(spec) => spec.only.as_ref(),
+            Self::User(spec) => spec.only.as_ref(),
+            Self::Group(spec) => spec.only.as_ref(),
+            Self::AptRepository(spec) => spec.only.as_ref(),
+            Self::SqlDatabase(spec) => spec.only.as_ref(),
+            Self::SqlUser(spec) => spec.only.as_ref(),
+            Self::SqlGrant(spec) => spec.only.as_ref(),
+            Self::RabbitmqVhost(spec) => spec.only.as_ref(),
+            Self::RabbitmqUser(spec) => spec.only.as_ref(),
+            Self::RabbitmqPolicy(spec) => spec.only.as_ref(),
         }
     }
 }

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HostName, Secs, ServiceName, resource::ResourceSpec, setting::SettingSpec};
+use super::{
+    HostName, Secs, ServiceName,
+    resource::{Only, ResourceSpec},
+    setting::SettingSpec,
+};
 
 /// One service of the catalogue.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -28,9 +32,14 @@ pub struct ServiceSpec {
     pub after: Vec<ServiceName>,
     #[serde(default)]
     pub settings: BTreeMap<String, SettingSpec>,
-    /// Secrets generated on first use; `{{ secret.NAME }}` in templates.
+    /// Secrets generated on first use; `{{ secret.NAME }}` in templates. A name that ends with `_cephx` is a key for Ceph, any
+    /// other one letters and digits.
     #[serde(default)]
     pub secrets: Vec<HostName>,
+    /// Its members speak TLS: each gets a key and a certificate for its host name, of an authority that only this service has;
+    /// `{{ tls.authority }}`, `{{ tls.certificate }}` and `{{ tls.key }}` in templates, in PEM.
+    #[serde(default)]
+    pub certificates: bool,
     /// TCP ports it listens on: a number, or a template that gives `PORT`, `ADDRESS:PORT` or several of them.
     #[serde(default)]
     pub ports: Vec<PortText>,
@@ -67,6 +76,9 @@ pub struct ServiceSpec {
     /// What Prometheus scrapes from each member.
     #[serde(default)]
     pub metrics: Vec<MetricsSpec>,
+    /// How a monitor that is not Prometheus asks each member. Absent: a TCP connection to each port that others can reach.
+    #[serde(default)]
+    pub checks: Option<Vec<CheckSpec>>,
     /// A file with a YAML list of Prometheus rule groups; `[[ … ]]` and `[% … %]` are its template marks.
     #[serde(default)]
     pub alerts: Option<String>,
@@ -150,10 +162,28 @@ pub struct MetricsSpec {
     pub port: PortText,
     #[serde(default = "default_metrics_path")]
     pub path: String,
+    #[serde(default)]
+    pub only: Option<Only>,
 }
 
 fn default_metrics_path() -> String {
     "/metrics".to_owned()
+}
+
+/// One check of a member from outside, in the words of the Icinga template library.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckSpec {
+    /// Unique among the checks of a host.
+    pub check: HostName,
+    /// The name of a check command, for example `tcp`, `http` or `mysql`.
+    pub command: HostName,
+    /// When no command of the library has that name: the one that it is made from.
+    #[serde(default)]
+    pub like: Option<HostName>,
+    /// The command's parameters, for example `http_uri`. They may be templates.
+    #[serde(default)]
+    pub vars: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -4,6 +4,8 @@ use minijinja::{
     Environment, Error, ErrorKind, UndefinedBehavior, Value, syntax::SyntaxConfig, value::ValueKind,
 };
 
+use sha2::{Digest, Sha256};
+
 use super::{
     Diagnostic, Diagnostics,
     catalogue::Folder,
@@ -150,6 +152,7 @@ fn environment<'f>(
     environment.set_syntax(syntax);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.add_filter("uuid", |text: String| named_uuid(&text));
     // Configurations say `true`, not `True`.
     environment.set_formatter(|out, state, value| match value.kind() {
         ValueKind::Bool => out
@@ -158,6 +161,17 @@ fn environment<'f>(
         _ => minijinja::escape_formatter(out, state, value),
     });
     Ok(environment)
+}
+
+/// Always the same for a text, and another one for any other (RFC 9562, version 8, from SHA-256): what must be unique on a site
+/// and must not change between two deploys.
+fn named_uuid(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_custom_bytes(bytes)
+        .into_uuid()
+        .to_string()
 }
 
 fn words(error: &Error) -> String {

@@ -152,6 +152,72 @@ resources:
 }
 
 #[test]
+fn checks_and_certificates_reach_templates() {
+    let text = format!(
+        "{THREE}  web: {{on: ctl3}}\n  watcher: {{on: ctl1}}\n{}",
+        "
+=== services/web/service.yaml
+service: web
+title: Web
+group: Test
+topology: single
+ports: ['{{ host.address }}:80 127.0.0.1:9000', 8443]
+=== services/watcher/service.yaml
+service: watcher
+title: Watcher
+group: Test
+topology: single
+certificates: true
+resources:
+  - {file: /etc/watcher, template: all.j2}
+=== services/watcher/all.j2
+{% for one in checks if one.host == 'ctl3' %}
+{{ one.check }} {{ one.command }} {{ one.like }} {{ one.vars.tcp_port }} {{ one.service }}
+{% endfor %}
+{{ tls.authority }} {{ tls.certificate }} {{ tls.key }}
+"
+    );
+    let model = load(&text).unwrap();
+    let rendered = model.rendered(&"watcher".parse().unwrap(), &"ctl1".parse().unwrap());
+    let Resource::File { content, .. } = &rendered[0].resource else {
+        panic!("expected a file")
+    };
+    assert_eq!(
+        content,
+        "memcached memcached tcp 11211 memcached\n\
+         web-80 tcp None 80 web\n\
+         web-8443 tcp None 8443 web\n\
+         ⟦secret:watcher.tls/ca⟧ ⟦secret:watcher.tls/@ctl1⟧ ⟦secret:watcher.tls/@ctl1/key⟧\n"
+    );
+    let names = model.secret_names();
+    assert!(
+        names.contains("watcher.tls/ca/key") && names.len() == 5,
+        "{names:?}"
+    );
+}
+
+#[test]
+fn a_check_of_more_than_one_line_is_an_error() {
+    let text = format!(
+        "{THREE}  web: {{on: ctl3}}\n{}",
+        "
+=== services/web/service.yaml
+service: web
+title: Web
+group: Test
+topology: single
+checks:
+  - {check: web, command: http, vars: {http_uri: \"/\\nobject Host\"}}
+"
+    );
+    let errors = load(&text).unwrap_err().to_string();
+    assert!(
+        errors.contains("`http_uri` cannot be a check's parameter"),
+        "{errors}"
+    );
+}
+
+#[test]
 fn user_folders_override_built_in_services() {
     let folder = tempfile::tempdir().unwrap();
     let own = folder.path().join("memcached");

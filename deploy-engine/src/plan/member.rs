@@ -126,6 +126,7 @@ fn sign(resource: &Resource, diff: &[String]) -> Sign {
         | Resource::RabbitmqPolicy { absent, .. } => (*absent, false),
         Resource::File { absent, .. } => (*absent, true),
         Resource::Unit { running, .. } => (*running == Some(false), false),
+        Resource::Archive { .. } => (false, true),
         Resource::Command { .. } | Resource::SqlGrant { .. } => (false, false),
     };
     let takes_away = diff

@@ -8,7 +8,7 @@ use std::{
 use futures::future::join_all;
 use jiff::Timestamp;
 
-use super::{Ask, NamedProbe, ProbeContext, Reading, Readings, table};
+use super::{Ask, NamedProbe, ProbeContext, Reading, Readings};
 use crate::{
     model::{HostName, Model, ServiceName},
     transport::{Hosts, Observe},
@@ -163,7 +163,6 @@ async fn exchange(
                 Err(why) => Err(why.clone()),
                 Ok(results) => match results.get(&name) {
                     None => Err(format!("{host} left out the answer to {name}")),
-                    Some(wire::ProbeResult::Failed { why }) => Err(table::failed(why)),
                     Some(result) => probe.parse(result),
                 },
             };
@@ -201,6 +200,15 @@ mod tests {
             parse: |result| match result {
                 ProbeResult::Socket { answer } => Ok(json!(answer)),
                 other => Err(format!("expected an answer, found {other:?}")),
+            },
+        },
+        Entry {
+            name: "x.heard",
+            service: None,
+            request: |_| command(&["greet"], 5, 100),
+            parse: |result| match result {
+                ProbeResult::Failed { why } => Ok(json!(format!("silent: {why}"))),
+                other => Err(format!("expected silence, found {other:?}")),
             },
         },
         Entry {
@@ -350,6 +358,35 @@ mod tests {
                 .unwrap_err()
                 .contains("there is no probe")
         );
+    }
+
+    /// A probe that could not be made is no answer, but where it asks a server of the host itself, which is silent.
+    #[test]
+    fn a_failed_probe_is_unknown_to_all_but_those_that_listen_for_silence() {
+        let failed = ProbeResult::Failed {
+            why: "connection refused".into(),
+        };
+        let judged = crate::probe::registry().filter(|probe| probe.parse(&failed).is_ok());
+        let names: Vec<_> = judged.map(|probe| probe.name()).collect();
+        assert_eq!(
+            names,
+            [
+                "alertmanager.cluster",
+                "node_exporter.answers",
+                "mysqld_exporter.answers",
+                "signs_exporter.answers"
+            ]
+        );
+    }
+
+    /// Whether a failure says something is the parser's to know: only it knows whether a daemon was asked.
+    #[tokio::test]
+    async fn a_host_that_says_that_nobody_answers_there_is_heard() {
+        let asks = [ask("x.heard", "ctl4"), ask("x.heard", "ctl2")];
+        let (readings, _) = gathered(&asks).await;
+        let get = |on| readings.get::<String>("x.heard", &host(on));
+        assert_eq!(get("ctl4").unwrap(), "silent: no such program");
+        assert!(get("ctl2").unwrap_err().contains("no route"));
     }
 
     #[tokio::test]

@@ -17,6 +17,12 @@ pub const UNIT: &str = "host.unit";
 pub const FILESYSTEM: &str = "host.filesystem";
 pub const ADDRESSES: &str = "host.addresses";
 pub const CONFIG_CHANGES: &str = "host.config_changes";
+pub const DISPENSABLE: &str = "host.dispensable";
+pub const LARGEST: &str = "host.largest";
+pub const BOOT: &str = "host.boot";
+pub const CLOCK: &str = "host.clock";
+pub const CRASH_FILES: &str = "host.crash_files";
+pub const LAST_WORDS: &str = "host.last_words";
 
 const TIMEOUT_SECONDS: u32 = 10;
 const UNIT_PROPERTIES: &str = "--property=Id,LoadState,ActiveState,SubState,Result,NRestarts,UnitFileState,\
@@ -88,7 +94,105 @@ pub static PROBES: &[Entry] = &[
         },
         parse: |result| table::value(parse_config_changes(result)),
     },
+    Entry {
+        name: DISPENSABLE,
+        service: None,
+        request: |_| {
+            let argv = [
+                &["du", "--bytes", "--summarize", "--"][..],
+                &DISPENSABLE_PATHS,
+            ]
+            .concat();
+            table::command(&argv, DU_TIMEOUT_SECONDS, OUTPUT_LIMIT_BYTES)
+        },
+        parse: |result| table::value(parse_sizes(result)),
+    },
+    Entry {
+        name: LARGEST,
+        service: None,
+        request: |_| {
+            table::command(
+                &[
+                    "du",
+                    "--bytes",
+                    "--one-file-system",
+                    "--max-depth=2",
+                    "--threshold=100M",
+                    "--",
+                    "/var",
+                    "/root",
+                    "/home",
+                    "/srv",
+                    "/tmp",
+                    "/opt",
+                ],
+                DU_TIMEOUT_SECONDS,
+                LIST_LIMIT_BYTES,
+            )
+        },
+        parse: |result| table::value(parse_sizes(result)),
+    },
+    Entry {
+        name: BOOT,
+        service: None,
+        request: |_| {
+            let argv = [
+                "systemctl",
+                "show",
+                "--timestamp=unix",
+                "--property=UserspaceTimestamp",
+            ];
+            table::command(&argv, TIMEOUT_SECONDS, OUTPUT_LIMIT_BYTES)
+        },
+        parse: |result| table::value(parse_boot(result)),
+    },
+    Entry {
+        name: CLOCK,
+        service: None,
+        request: |_| wire::Probe::Pulse,
+        parse: |result| table::value(parse_clock(result)),
+    },
+    Entry {
+        name: CRASH_FILES,
+        service: None,
+        request: |_| {
+            let argv = [
+                "find",
+                "/sys/fs/pstore",
+                "/var/crash",
+                "/var/lib/systemd/pstore",
+                "-xdev",
+                "-type",
+                "f",
+                "-newermt",
+                "-2 days",
+            ];
+            table::command(&argv, TIMEOUT_SECONDS, OUTPUT_LIMIT_BYTES)
+        },
+        parse: |result| table::value(parse_crash_files(result)),
+    },
+    Entry {
+        name: LAST_WORDS,
+        service: None,
+        request: |_| {
+            let argv = [
+                "journalctl",
+                "--boot=-1",
+                "--lines=15",
+                "--priority=warning",
+                "--no-pager",
+                "--output=short-iso",
+            ];
+            table::command(&argv, TIMEOUT_SECONDS, OUTPUT_LIMIT_BYTES)
+        },
+        parse: |result| table::value(parse_lines(result)),
+    },
 ];
+
+/// What may be emptied without loss (`RECOVERY` HOST-1, the safe list): downloaded packages, and the journal beyond a size.
+pub const DISPENSABLE_PATHS: [&str; 2] = ["/var/cache/apt/archives", "/var/log/journal"];
+/// Some hundred thousand files on a slow disk.
+const DU_TIMEOUT_SECONDS: u32 = 30;
 
 /// One unit as systemd shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -236,6 +340,14 @@ pub struct Filesystem {
     pub inodes_free: u64,
 }
 
+impl Filesystem {
+    /// Rounded down; of a filesystem without a size: 0.
+    pub fn free_percent(&self) -> u64 {
+        let percent = u128::from(self.free_bytes) * 100 / u128::from(self.size_bytes.max(1));
+        u64::try_from(percent).unwrap_or(100)
+    }
+}
+
 /// Mount point → filesystem.
 pub fn parse_filesystems(result: &ProbeResult) -> Result<BTreeMap<String, Filesystem>, String> {
     let mut lines = table::succeeded(result)?.lines();
@@ -313,16 +425,134 @@ pub fn parse_addresses(result: &ProbeResult) -> Result<BTreeMap<String, Interfac
 
 /// [`CONFIG_CHANGES`]: files below `/etc` that were written within the last hour.
 pub fn parse_config_changes(result: &ProbeResult) -> Result<Vec<String>, String> {
+    parse_lines(result)
+}
+
+/// Path → bytes, as `du` prints it. A path that is not there is no error to `du`'s reader: it is left out.
+pub fn parse_sizes(result: &ProbeResult) -> Result<BTreeMap<String, u64>, String> {
+    let (code, output) = table::ended(result)?;
+    let absent = |line: &str| line.ends_with("No such file or directory");
+    if code > 1 || !output.stderr.lines().all(absent) {
+        return Err(format!(
+            "expected sizes; found exit status {code}: {}",
+            table::last_line(&output.stderr)
+        ));
+    }
+    output
+        .stdout
+        .lines()
+        .map(|line| {
+            let (size, path) = line
+                .split_once('\t')
+                .ok_or_else(|| format!("expected a size and a path; found {line:?}"))?;
+            let size = size.parse();
+            let size = size.map_err(|_| format!("expected a number of bytes; found {line:?}"))?;
+            Ok((path.to_owned(), size))
+        })
+        .collect()
+}
+
+/// [`BOOT`]: when the host's systemd began, in seconds since 1970. (The kernel's own time is the machine's, in a container.)
+pub fn parse_boot(result: &ProbeResult) -> Result<i64, String> {
+    let line = table::succeeded(result)?.trim();
+    let seconds = line.strip_prefix("UserspaceTimestamp=@");
+    seconds
+        .and_then(|seconds| seconds.parse().ok())
+        .ok_or_else(|| format!("expected UserspaceTimestamp=@SECONDS; found {line:?}"))
+}
+
+/// [`CLOCK`]: the host's clock when it was asked, in microseconds since 1970.
+pub fn parse_clock(result: &ProbeResult) -> Result<i64, String> {
+    match result {
+        ProbeResult::Pulse { clock_micros, .. } => Ok(*clock_micros),
+        other => Err(table::unexpected("the host's clock", other)),
+    }
+}
+
+/// [`CRASH_FILES`]: what a dying kernel left behind. Folders that are not there hold nothing.
+pub fn parse_crash_files(result: &ProbeResult) -> Result<Vec<String>, String> {
+    let (code, output) = table::ended(result)?;
+    let absent = |line: &str| line.ends_with("No such file or directory");
+    if code > 1 || !output.stderr.lines().all(absent) {
+        let why = table::last_line(&output.stderr);
+        return Err(format!("expected files; found exit status {code}: {why}"));
+    }
+    Ok(output.stdout.lines().map(str::to_owned).collect())
+}
+
+/// Lines of a command that succeeded.
+fn parse_lines(result: &ProbeResult) -> Result<Vec<String>, String> {
     Ok(table::succeeded(result)?
         .lines()
         .map(str::to_owned)
         .collect())
 }
 
+/// The mounted filesystem that holds a path: its mount point, and itself.
+pub fn filesystem_of<'a>(
+    mounted: &'a BTreeMap<String, Filesystem>,
+    path: &str,
+) -> Option<(&'a str, &'a Filesystem)> {
+    let holds = |mount: &str| {
+        mount == "/"
+            || path == mount
+            || path
+                .strip_prefix(mount)
+                .is_some_and(|rest| rest.starts_with('/'))
+    };
+    mounted
+        .iter()
+        .map(|(mount, filesystem)| (mount.as_str(), filesystem))
+        .filter(|(mount, _)| holds(mount))
+        .max_by_key(|(mount, _)| mount.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::probe::table::testing::exited;
+
+    #[test]
+    fn the_start_of_a_host_and_what_a_dying_one_left() {
+        assert_eq!(
+            parse_boot(&exited(0, "UserspaceTimestamp=@1764133200\n", "")),
+            Ok(1_764_133_200)
+        );
+        assert!(parse_boot(&exited(0, "UserspaceTimestamp=\n", "")).is_err());
+        let absent = "find: \u{2018}/var/crash\u{2019}: No such file or directory\n";
+        assert_eq!(
+            parse_crash_files(&exited(1, "/sys/fs/pstore/dmesg-efi-1\n", absent))
+                .unwrap()
+                .len(),
+            1
+        );
+        assert!(parse_crash_files(&exited(1, "", "find: Permission denied\n")).is_err());
+    }
+
+    #[test]
+    fn the_clock_of_a_host() {
+        let pulse = ProbeResult::Pulse {
+            clock_micros: 7,
+            maintenance_marker: None,
+        };
+        assert_eq!(parse_clock(&pulse), Ok(7));
+        assert!(parse_clock(&exited(0, "7", "")).is_err());
+    }
+
+    #[test]
+    fn sizes_of_what_is_there() {
+        let absent = "du: cannot access '/var/log/journal': No such file or directory\n";
+        let sizes = parse_sizes(&exited(1, "4096\t/var/cache/apt/archives\n", absent)).unwrap();
+        assert_eq!(
+            sizes,
+            [("/var/cache/apt/archives".to_owned(), 4_096)].into()
+        );
+        assert!(parse_sizes(&exited(0, "", "")).unwrap().is_empty());
+        let denied = "du: cannot read directory '/var': Permission denied\n";
+        assert!(parse_sizes(&exited(1, "4096\t/var\n", denied)).is_err());
+        assert!(parse_sizes(&exited(0, "4096 /var\n", "")).is_err());
+        assert!(parse_sizes(&exited(0, "many\t/var\n", "")).is_err());
+    }
 
     #[test]
     fn units_filesystems_and_addresses() {

@@ -1,14 +1,19 @@
 //! Named probes: one file each, with the request that asks a host and the pure parser of its answer.
 
+pub mod ceph;
+pub mod chrony;
+pub mod elasticsearch;
 pub mod galera;
 mod gather;
 pub mod haproxy;
 pub mod host;
+pub mod icinga2;
 pub mod keepalived;
 pub mod memcached;
 pub mod monitoring;
 pub mod rabbitmq;
 mod repeated;
+pub mod rsyslog;
 mod table;
 mod words;
 
@@ -64,6 +69,11 @@ pub fn registry() -> impl Iterator<Item = &'static dyn NamedProbe> {
         keepalived::PROBES,
         host::PROBES,
         monitoring::PROBES,
+        ceph::PROBES,
+        chrony::PROBES,
+        elasticsearch::PROBES,
+        rsyslog::PROBES,
+        icinga2::PROBES,
     ]
     .into_iter()
     .flatten()
@@ -114,6 +124,14 @@ pub enum Reading {
         why: String,
         at: jiff::Timestamp,
     },
+}
+
+/// What a daemon says, or that it says nothing: its host was asked and answered that nobody listens, or that nobody answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "daemon", rename_all = "snake_case")]
+pub enum Heard<T> {
+    Answers(T),
+    Silent { why: String },
 }
 
 /// Readings by probe and host: the evidence that conditions and decisions judge, and that the journal keeps.

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{galera, haproxy, host, keepalived, memcached, rabbitmq};
+use super::{
+    Heard, ceph, galera, haproxy, host, icinga2, keepalived, memcached, monitoring, rabbitmq,
+};
 
 /// Names in a list; the rest is a number.
 const NAMED: usize = 4;
@@ -23,6 +25,40 @@ pub fn words(probe: &str, value: &Value) -> Option<String> {
             _ => format!("changed within the last hour: {}", listed(&files)),
         }),
         host::ADDRESSES => typed(value, addresses),
+        monitoring::NODE_EXPORTER | monitoring::MYSQLD_EXPORTER | monitoring::SIGNS_EXPORTER => {
+            typed(value, |said: Heard<monitoring::Page>| {
+                daemon(said, |page| format!("serves {} samples", page.samples))
+            })
+        }
+        monitoring::ALERTMANAGER_CLUSTER => {
+            typed(value, |said: Heard<monitoring::AlertmanagerCluster>| {
+                daemon(said, |cluster| {
+                    format!("{}, sees {}", cluster.status, listed(&cluster.peers))
+                })
+            })
+        }
+        monitoring::PROMETHEUS_TARGETS => typed(value, |targets: monitoring::Targets| {
+            format!("{} of {} targets down", targets.down.len(), targets.count)
+        }),
+        ceph::CLUSTER => typed(value, ceph_cluster),
+        ceph::PGS => typed(value, |groups: ceph::Pgs| {
+            format!("placement groups: {}", groups.words())
+        }),
+        ceph::CRASHES | ceph::NEW_CRASHES => {
+            typed(value, |crashes: Vec<ceph::Crash>| match crashes.last() {
+                None => "no crashes".to_owned(),
+                Some(last) => format!(
+                    "{} crashes, the last of {} at {}",
+                    crashes.len(),
+                    last.daemon,
+                    last.at
+                ),
+            })
+        }
+        ceph::DEVICE_ERRORS => typed(value, |lines: Vec<String>| match lines.last() {
+            None => "the kernel reports no failing disk".to_owned(),
+            Some(last) => format!("the kernel reports a failing disk: {last}"),
+        }),
         galera::STATUS => typed(value, galera_status),
         galera::PROCESSES => typed(value, galera_processes),
         galera::GRASTATE => typed(value, grastate),
@@ -48,6 +84,55 @@ pub fn words(probe: &str, value: &Value) -> Option<String> {
             Value::Bool(true) => "a state transfer is going on".to_owned(),
             Value::Bool(false) => "no state transfer".to_owned(),
             _ => return None,
+        }),
+        icinga2::STATUS => typed(value, |said: Heard<icinga2::Status>| {
+            daemon(said, |status| {
+                format!(
+                    "runs {}, up {:.0} s, {} checks, begun {:.1} s late at most",
+                    status.version,
+                    status.uptime_seconds,
+                    status.services,
+                    status.max_latency_seconds
+                )
+            })
+        }),
+        icinga2::ZONES => typed(value, |said: Heard<icinga2::Zones>| {
+            daemon(said, |zones| match zones.not_connected.len() {
+                0 => format!("connected to {}", listed(&zones.connected)),
+                _ => format!("not connected to {}", listed(&zones.not_connected)),
+            })
+        }),
+        icinga2::AUTHORITY => typed(value, |said: Heard<icinga2::Authority>| {
+            daemon(said, |authority| {
+                let (checks, leaves) = (authority.checks.len(), authority.leaves.len());
+                format!("checks {checks} hosts and leaves {leaves} to others")
+            })
+        }),
+        icinga2::LATE => typed(value, |said: Heard<icinga2::Late>| {
+            daemon(said, |late| match late.count {
+                0 => "no check is late".to_owned(),
+                count => format!("{count} checks are late: {}", listed(&late.some)),
+            })
+        }),
+        icinga2::CERTIFICATE => typed(value, |certificate: icinga2::Valid| {
+            match certificate.valid {
+                true => "its certificate holds".to_owned(),
+                false => format!("its certificate does not hold: {}", certificate.message),
+            }
+        }),
+        icinga2::CONFIG_CHECK => typed(value, |check: icinga2::Valid| match check.valid {
+            true => "its configuration is valid".to_owned(),
+            false => format!("its configuration is not valid: {}", check.message),
+        }),
+        icinga2::PEERS_TCP => typed(value, |peers: icinga2::Peers| match peers.closed.len() {
+            0 => "reaches all other masters".to_owned(),
+            _ => listed(
+                &peers
+                    .closed
+                    .iter()
+                    .map(|(address, why)| format!("{address} is not reached: {why}"))
+                    .collect::<Vec<_>>(),
+            ),
         }),
         rabbitmq::CLUSTER_STATUS => typed(value, cluster_status),
         rabbitmq::PEERS_TCP => typed(value, peers),
@@ -85,10 +170,12 @@ pub fn words(probe: &str, value: &Value) -> Option<String> {
                 time(info.uptime_seconds)
             )
         }),
-        haproxy::CONFIG_CHECK => typed(value, |check: haproxy::ConfigCheck| match check.valid {
-            true => "its configuration is valid".to_owned(),
-            false => format!("its configuration is not valid: {}", check.message),
-        }),
+        haproxy::CONFIG_CHECK | monitoring::ALERTMANAGER_CONFIG => {
+            typed(value, |check: haproxy::ConfigCheck| match check.valid {
+                true => "its configuration is valid".to_owned(),
+                false => format!("its configuration is not valid: {}", check.message),
+            })
+        }
         keepalived::VIP_HOLDERS => typed(value, |vip: keepalived::VipOnHost| {
             match (vip.holds, vip.interfaces.keys().next()) {
                 (true, Some(interface)) => format!("has the virtual address on {interface}"),
@@ -181,6 +268,32 @@ fn addresses(interfaces: BTreeMap<String, host::Interface>) -> String {
     listed(&words)
 }
 
+fn ceph_cluster(cluster: ceph::Cluster) -> String {
+    let mut words = vec![format!(
+        "{} of {} monitors in the quorum",
+        cluster.quorum.len(),
+        cluster.monitors.len()
+    )];
+    let down: Vec<String> = cluster
+        .down()
+        .iter()
+        .map(|id| format!("osd.{id}"))
+        .collect();
+    words.push(match down.len() {
+        0 => format!("all {} OSDs are up", cluster.osds.len()),
+        _ => format!("of {} OSDs {} down", cluster.osds.len(), listed(&down)),
+    });
+    for (what, names) in [
+        ("flags", cluster.flags.into_iter().collect::<Vec<_>>()),
+        ("checks", cluster.checks.into_keys().collect()),
+    ] {
+        if !names.is_empty() {
+            words.push(format!("{what}: {}", listed(&names)));
+        }
+    }
+    words.join("; ")
+}
+
 fn galera_status(status: galera::Status) -> String {
     let server = match status {
         galera::Status::NotAnswering { error } => return format!("no server answers: {error}"),
@@ -258,6 +371,14 @@ fn cluster_status(status: rabbitmq::ClusterStatus) -> String {
     words
 }
 
+/// What a daemon says, or that it does not.
+fn daemon<T>(said: Heard<T>, words: impl Fn(T) -> String) -> String {
+    match said {
+        Heard::Answers(said) => words(said),
+        Heard::Silent { why } => format!("does not answer: {why}"),
+    }
+}
+
 fn peers(answers: Vec<rabbitmq::PeerPort>) -> String {
     let closed: Vec<String> = answers
         .iter()
@@ -304,6 +425,12 @@ mod tests {
                 "host.units",
                 json!({"a.service": unit("active", "success")}),
                 "1 of 1 units run, none failed",
+            ),
+            (
+                "ceph.cluster",
+                json!({"monitors": ["a", "b", "c"], "quorum": ["a", "b"], "epoch": 7, "flags": ["noout"], "checks": {}, "versions": {},
+                    "pools": [], "osds": {"0": {"host": "a", "up": true, "in": true}, "4": {"host": "b", "up": false, "in": true}}}),
+                "2 of 3 monitors in the quorum; of 2 OSDs osd.4 down; flags: noout",
             ),
             (
                 "galera.status",

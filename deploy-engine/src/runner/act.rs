@@ -238,7 +238,7 @@ impl Attempt {
     async fn snapshot(&self, asks: &[Ask]) -> Acted {
         let now = self.context.clock.now();
         let limit = self.step.timeout.as_duration();
-        let gather = self.context.evidence.gather(asks, now);
+        let gather = self.context.evidence.gather_recent(asks, now);
         let Some(readings) = limited(&*self.context.clock, limit, gather).await else {
             return Acted::end(StepEnd::Failed {
                 what: format!("expected the readings within {}", self.step.timeout),

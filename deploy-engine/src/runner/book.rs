@@ -68,20 +68,51 @@ impl Book {
         let at = self.context.clock.now().max(self.last_at);
         let length = self.state.length();
         let before = Arc::unwrap_or_clone(std::mem::take(&mut self.state));
-        let after = before
-            .apply(at, &event)
-            .map_err(|illegal| RunError::Illegal {
-                job: self.job.clone(),
-                illegal,
-            })?;
-        self.context
-            .journal
-            .append(&self.job, length, at, &event)
-            .await?;
+        let after = self.applied(before, at, &event)?;
+        let journal = &self.context.journal;
+        let in_order = after.job().is_some_and(|job| job.is_in_order(&event));
+        match in_order {
+            true => {
+                journal
+                    .append_in_order(&self.job, length, at, &event)
+                    .await?
+            }
+            false => journal.append(&self.job, length, at, &event).await?,
+        }
         self.last_at = at;
         self.state = Arc::new(after);
         self.context.observer.event(&self.job, &self.state, &event);
         Ok(at)
+    }
+
+    /// As [`Book::record`], for what a step found and how it ended: nothing follows from either before the next event.
+    pub async fn record_end(&mut self, found: JobEvent, end: JobEvent) -> Result<(), RunError> {
+        let at = self.context.clock.now().max(self.last_at);
+        let length = self.state.length();
+        let before = Arc::unwrap_or_clone(std::mem::take(&mut self.state));
+        let between = Arc::new(self.applied(before, at, &found)?);
+        let after = Arc::new(self.applied((*between).clone(), at, &end)?);
+        let events = [found, end];
+        let journal = &self.context.journal;
+        journal.append_all(&self.job, length, at, &events).await?;
+        self.last_at = at;
+        for (state, event) in [between, after].into_iter().zip(&events) {
+            self.state = state;
+            self.context.observer.event(&self.job, &self.state, event);
+        }
+        Ok(())
+    }
+
+    fn applied(
+        &self,
+        state: JobState,
+        at: Timestamp,
+        event: &JobEvent,
+    ) -> Result<JobState, RunError> {
+        state.apply(at, event).map_err(|illegal| RunError::Illegal {
+            job: self.job.clone(),
+            illegal,
+        })
     }
 
     /// The lease is taken before anything starts, and again by a bot that comes back. The result, if it cannot be had.

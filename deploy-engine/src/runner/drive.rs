@@ -201,11 +201,9 @@ impl Driver {
         match landed {
             Landed::Prepared(prepared) => self.prepared(id, prepared).await,
             Landed::Acted(Acted::End { end, evidence }) => {
-                if let Some(readings) = evidence.filter(|readings| !readings.by_probe.is_empty()) {
-                    let event = JobEvent::Evidence { step: id, readings };
-                    self.record(event).await?;
-                }
-                self.end(id, end).await
+                let found = evidence.filter(|readings| !readings.by_probe.is_empty());
+                let found = found.map(|readings| JobEvent::Evidence { step: id, readings });
+                self.end_with(id, found, end).await
             }
             Landed::Acted(Acted::NeverStarted) => {
                 self.begin_again(id);
@@ -293,6 +291,16 @@ impl Driver {
 
     /// Outcome, after the act.
     async fn end(&mut self, id: StepId, end: StepEnd) -> Result<(), RunError> {
+        self.end_with(id, None, end).await
+    }
+
+    /// Outcome, and the evidence that it rests on.
+    async fn end_with(
+        &mut self,
+        id: StepId,
+        found: Option<JobEvent>,
+        end: StepEnd,
+    ) -> Result<(), RunError> {
         let Some(flight) = self.flights.remove(id) else {
             return Ok(());
         };
@@ -301,7 +309,13 @@ impl Driver {
             true => JobEvent::UndoEnded { step, attempt, end },
             false => JobEvent::StepEnded { step, attempt, end },
         };
-        self.record(event).await.map(|_| ())
+        match found {
+            Some(found) => {
+                let recorded = self.book.record_end(found, event);
+                self.beside.during(recorded).await
+            }
+            None => self.record(event).await.map(drop),
+        }
     }
 
     async fn hold(

@@ -1,4 +1,4 @@
-//! Drives jobs: gate → guards → intent in the journal → act → outcome in the journal.
+//! Drives jobs: gate and guards → intent in the journal → act → outcome in the journal.
 //!
 //! What is to be done is decided by [`JobState::next`]; the runner does it. A job is driven by one runner at a time (lease,
 //! fencing token, expected length of the journal). [`Runner::run`] takes up a job wherever its journal ends: after a crash at
@@ -10,6 +10,7 @@ mod book;
 mod call_off;
 mod check;
 mod drive;
+mod evidence;
 mod flight;
 mod host;
 mod outcome;
@@ -28,11 +29,11 @@ use std::{
 use futures::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
+pub use evidence::HostEvidence;
 pub use outcome::subject;
 pub use policy::{OnCancel, on_cancel};
 pub use ports::{
-    Clock, Evidence, GateVerdict, HostEvidence, JobObserver, NoObserver, OpenGate, StepGate,
-    SystemClock,
+    Clock, Evidence, GateVerdict, JobObserver, NoObserver, OpenGate, StepGate, SystemClock,
 };
 
 use crate::{
@@ -100,10 +101,7 @@ impl Context {
         observer: Arc<dyn JobObserver>,
         holder: String,
     ) -> Self {
-        let evidence = Arc::new(HostEvidence {
-            hosts: hosts.clone(),
-            site,
-        });
+        let evidence = Arc::new(HostEvidence::new(hosts.clone(), site));
         Self {
             journal,
             hosts,
@@ -113,6 +111,11 @@ impl Context {
             clock: Arc::new(SystemClock),
             holder,
         }
+    }
+
+    /// Shared with whoever decides: what was read for a decision is not asked again.
+    pub fn with_evidence(self, evidence: Arc<dyn Evidence>) -> Self {
+        Self { evidence, ..self }
     }
 }
 

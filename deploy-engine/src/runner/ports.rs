@@ -1,15 +1,14 @@
 //! What the runner asks of others: may a step start, what is the time, what do hosts say; and whom it tells.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::{
-    condition::{self, ConditionCall, Judgement},
+    condition::{ConditionCall, Judgement},
     job::{JobEvent, JobId, JobState, Step, StepProgress},
-    probe::{Ask, ProbeSite, Readings, gather},
-    transport::Hosts,
+    probe::{Ask, Readings},
 };
 
 /// What a gate says of a step that is about to start.
@@ -127,6 +126,12 @@ pub(super) async fn sleep_until(clock: &dyn Clock, until: Timestamp) {
 #[async_trait]
 pub trait Evidence: Send + Sync {
     async fn gather(&self, asks: &[Ask], now: Timestamp) -> Readings;
+
+    /// As [`Evidence::gather`], before anything is done: what was gathered a moment ago, for the decision, need not be asked again.
+    async fn gather_recent(&self, asks: &[Ask], now: Timestamp) -> Readings {
+        self.gather(asks, now).await
+    }
+
     async fn judge(&self, call: &ConditionCall, now: Timestamp) -> (Judgement, Readings);
 
     /// Several at once, in their order.
@@ -136,26 +141,5 @@ pub trait Evidence: Send + Sync {
             judgements.push(self.judge(call, now).await.0);
         }
         judgements
-    }
-}
-
-/// Asks the hosts themselves.
-pub struct HostEvidence {
-    pub hosts: Arc<dyn Hosts>,
-    pub site: Arc<dyn ProbeSite>,
-}
-
-#[async_trait]
-impl Evidence for HostEvidence {
-    async fn gather(&self, asks: &[Ask], now: Timestamp) -> Readings {
-        gather(&*self.hosts, &*self.site, asks, now).await
-    }
-
-    async fn judge(&self, call: &ConditionCall, now: Timestamp) -> (Judgement, Readings) {
-        condition::judge(&*self.hosts, &*self.site, call, now).await
-    }
-
-    async fn judge_all(&self, calls: &[&ConditionCall], now: Timestamp) -> Vec<Judgement> {
-        condition::judge_all(&*self.hosts, &*self.site, calls, now).await
     }
 }

@@ -1,8 +1,9 @@
-//! The questions before an act, in order: the gate, whether it is so already, and the guards.
+//! The questions before an act: the gate, whether it is so already, and the guards.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
+use futures::future::{Either, select};
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Context,
@@ -20,6 +21,10 @@ use crate::{
 
 /// How long a gate may think. A gate that hangs must not let anything start.
 const GATE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How old the guards' word may be when the gate passes that was asked with them: as long as both take on a host that is well.
+/// Older, they are asked again.
+const BESIDE_LIMIT: SignedDuration = SignedDuration::from_millis(250);
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Prepared {
@@ -70,24 +75,57 @@ async fn consider(
     undo: bool,
 ) -> Prepared {
     let now = context.clock.now();
-    let asked = async {
+    let gate = async {
         match undo {
             false => context.gate.before(id, state, step, now).await,
             true => context.gate.before_undo(id, state, step, now).await,
         }
     };
-    match limited(&*context.clock, GATE_LIMIT, asked).await {
+    let gate = limited(&*context.clock, GATE_LIMIT, gate);
+    let held = state.job().is_some_and(|job| job.hold.is_some());
+    let (verdict, guards) = match undo || held {
+        // Undos have no guards; and a job that is held is likely to stay so.
+        true => (gate.await, None),
+        false => beside(context, gate, step).await,
+    };
+    match verdict {
         Some(GateVerdict::Pass) if undo => Prepared::Act {
             before: String::new(),
             guarded_at: None,
         },
-        Some(GateVerdict::Pass) => judge(context, step).await,
+        Some(GateVerdict::Pass) => match guards {
+            Some(guards) => guards,
+            None => judge(context, step).await,
+        },
         Some(GateVerdict::Hold { until, why }) => Prepared::Hold { until, why },
         Some(GateVerdict::Refuse { why }) => refused(why),
         None => refused(format!(
             "the gate was expected to answer within {} s and did not",
             GATE_LIMIT.as_secs()
         )),
+    }
+}
+
+/// The gate's verdict, and the guards' word, asked at the same time, if both came and the guards were asked just now: hosts answer
+/// gates and guards at once. A gate that says no does not wait for guards, and one that thought for long makes them stale.
+async fn beside(
+    context: &Context,
+    gate: impl Future<Output = Option<GateVerdict>>,
+    step: &Step,
+) -> (Option<GateVerdict>, Option<Prepared>) {
+    let asked_at = context.clock.now();
+    let (gate, guards) = (pin!(gate), pin!(judge(context, step)));
+    match select(gate, guards).await {
+        Either::Left((Some(GateVerdict::Pass), guards)) => {
+            (Some(GateVerdict::Pass), Some(guards.await))
+        }
+        Either::Left((verdict, _)) => (verdict, None),
+        Either::Right((guards, gate)) => {
+            let verdict = gate.await;
+            let age = context.clock.now().duration_since(asked_at);
+            let fresh = (SignedDuration::ZERO..=BESIDE_LIMIT).contains(&age);
+            (verdict, fresh.then_some(guards))
+        }
     }
 }
 

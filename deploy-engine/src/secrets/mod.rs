@@ -3,6 +3,7 @@
 //! Two files in one folder, made together by one rename: `identity` (the age key, 0600) and `secrets.age`. Whoever loses one
 //! of them gets an error that says so; nothing is ever generated anew over what an existing site uses.
 
+pub mod certificate;
 mod store;
 
 use std::{fmt, sync::Arc};

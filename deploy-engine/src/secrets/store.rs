@@ -11,14 +11,21 @@ use std::{
 };
 
 use age::{secrecy::ExposeSecret, x25519};
+use base64::{Engine, prelude::BASE64_STANDARD as STANDARD};
 use rand::{Rng, distr::Alphanumeric};
 use rustix::fs::{FlockOperation, flock};
 
-use super::Secret;
+use super::{
+    Secret,
+    certificate::{self, Wanted},
+};
 use crate::transport::Secrets;
 
 /// Characters of a generated secret: 32 letters and digits are 190 bits, and need no quoting in any configuration file.
 const GENERATED_LENGTH: usize = 32;
+
+/// The end of the names of keys for Ceph, which takes no other form of secret.
+const CEPH_KEY: &str = "_cephx";
 
 const IDENTITY: &str = "identity";
 const STORE: &str = "secrets.age";
@@ -42,6 +49,8 @@ pub enum SecretError {
         expected: &'static str,
         found: String,
     },
+    #[error("{name}: expected to make a key and a certificate, found: {found}")]
+    Certificate { name: String, found: String },
 }
 
 /// The secrets of one site.
@@ -110,9 +119,7 @@ impl SecretStore {
         let mut values = read(&path, &self.identity)?;
         let before = values.len();
         for name in wanted {
-            values
-                .entry(name.to_owned())
-                .or_insert_with(|| generate(&mut rand::rng()));
+            make(&mut values, name)?;
         }
         let new = values.len() - before;
         write(&path, &self.identity, &values)?;
@@ -143,7 +150,58 @@ fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> SecretE
     move |source| SecretError::Io { what, path, source }
 }
 
-fn generate(random: &mut impl Rng) -> Secret {
+/// Makes what the name asks for, unless it is there, and before it what it is made from.
+fn make(values: &mut BTreeMap<String, Secret>, name: &str) -> Result<Arc<str>, SecretError> {
+    if let Some(secret) = values.get(name) {
+        return Ok(secret.reveal());
+    }
+    let failed = |error: rcgen::Error| SecretError::Certificate {
+        name: name.to_owned(),
+        found: error.to_string(),
+    };
+    let key_of = |certificate: &str| format!("{certificate}{}", certificate::KEY);
+    let secret = match Wanted::of(name) {
+        Wanted::Password => generate(name, &mut rand::rng()),
+        Wanted::Key => Secret(certificate::new_key().map_err(failed)?.into()),
+        Wanted::Authority { service } => {
+            let key = make(values, &key_of(name))?;
+            Secret(
+                certificate::new_authority(service, &key)
+                    .map_err(failed)?
+                    .into(),
+            )
+        }
+        Wanted::Member { service, host } => {
+            let key = make(values, &key_of(name))?;
+            let authority_key = make(values, &key_of(&certificate::authority_name(service)))?;
+            let made = certificate::new_member(service, host, &key, &authority_key);
+            Secret(made.map_err(failed)?.into())
+        }
+    };
+    let value = secret.reveal();
+    values.insert(name.to_owned(), secret);
+    Ok(value)
+}
+
+/// The name says the kind.
+fn generate(name: &str, random: &mut impl Rng) -> Secret {
+    match name.ends_with(CEPH_KEY) {
+        true => ceph_key(random),
+        false => words(random),
+    }
+}
+
+/// Type (1: AES), time of creation in seconds and nanoseconds, length, key; little endian (Ceph's `CryptoKey::encode`). The time
+/// is left zero: nothing reads it.
+fn ceph_key(random: &mut impl Rng) -> Secret {
+    let mut bytes = [0; 28];
+    bytes[0] = 1;
+    bytes[10] = 16;
+    random.fill(&mut bytes[12..]);
+    Secret(STANDARD.encode(bytes).into())
+}
+
+fn words(random: &mut impl Rng) -> Secret {
     let text: String = random
         .sample_iter(Alphanumeric)
         .take(GENERATED_LENGTH)
@@ -268,6 +326,49 @@ mod tests {
         assert_eq!(again.reveal("mariadb.root").unwrap(), value);
         assert!(again.reveal("mariadb.other").is_none());
         assert!(!format!("{again:?}").contains(&*value));
+    }
+
+    /// As `ceph-authtool --gen-print-key` of Ceph 16.2 prints them: `AQD+dAJnAAAAABAAgQ9ciPDGHdKT2hBwDNPGLw==`.
+    #[test]
+    fn keys_for_ceph_have_its_form() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SecretStore::open(&folder.path().join("secrets")).unwrap();
+        store.ensure(["ceph.mon_cephx", "ceph.other"]).unwrap();
+        let value = store.reveal("ceph.mon_cephx").unwrap();
+        let bytes = STANDARD.decode(value.as_bytes()).unwrap();
+        assert_eq!(bytes.len(), 28);
+        assert_eq!((&bytes[..2], &bytes[10..12]), (&[1, 0][..], &[16, 0][..]));
+        assert!(bytes[12..].iter().any(|byte| *byte != 0));
+        assert_eq!(store.reveal("ceph.other").unwrap().len(), GENERATED_LENGTH);
+    }
+
+    #[test]
+    fn certificates_are_made_once_and_signed_by_their_services_authority() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SecretStore::open(&folder.path().join("secrets")).unwrap();
+        let service = "icinga2".parse().unwrap();
+        let hosts = ["ctl1", "ctl2"].map(|host| host.parse().unwrap());
+        let names = certificate::names(&service, &hosts);
+        let ensure = |names: &[String]| store.ensure(names.iter().map(String::as_str)).unwrap();
+        assert_eq!(
+            ensure(&names[..2]),
+            3,
+            "the key that it is signed with comes along"
+        );
+        assert_eq!(ensure(&names), 3);
+        let before = store.all_values();
+        assert_eq!(ensure(&names), 0);
+        assert!(store.all_values() == before);
+        let pem = |name: &str| store.reveal(name).unwrap();
+        let trusts = |certificate: &str, authority: &str, host: &str| {
+            certificate::testing::verifies(&pem(certificate), &pem(authority), host)
+        };
+        assert!(trusts("icinga2.tls/@ctl1", "icinga2.tls/ca", "ctl1"));
+        assert!(trusts("icinga2.tls/@ctl2", "icinga2.tls/ca", "ctl2"));
+        assert!(!trusts("icinga2.tls/@ctl2", "icinga2.tls/ca", "ctl1"));
+        let other = certificate::names(&"other".parse().unwrap(), &hosts[..1]);
+        ensure(&other);
+        assert!(!trusts("icinga2.tls/@ctl1", "other.tls/ca", "ctl1"));
     }
 
     #[test]

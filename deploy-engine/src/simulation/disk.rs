@@ -208,6 +208,34 @@ impl Disk {
 
 const TOLD: &str = "no space left on device";
 
+impl Disk {
+    async fn append_as(
+        &self,
+        durable: Durable,
+        job: &JobId,
+        length: u64,
+        at: Timestamp,
+        event: &JobEvent,
+    ) -> Result<(), JournalError> {
+        let append = async {
+            self.journal().append(job, length, at, event).await?;
+            self.wrote(Write::Event {
+                job: job.clone(),
+                length,
+                at,
+                event: event.clone(),
+            });
+            self.trace.say(self.clock.now(), || {
+                format!("journal of {job} [{length}] {event:?}")
+            });
+            Ok(())
+        };
+        let full = || Err(JournalError::Storage(TOLD.into()));
+        let appended = self.write("event", durable, append).await;
+        appended.unwrap_or_else(full)
+    }
+}
+
 #[async_trait]
 impl Journal for Disk {
     async fn create(
@@ -236,22 +264,19 @@ impl Journal for Disk {
         at: Timestamp,
         event: &JobEvent,
     ) -> Result<(), JournalError> {
-        let append = async {
-            self.journal().append(job, length, at, event).await?;
-            self.wrote(Write::Event {
-                job: job.clone(),
-                length,
-                at,
-                event: event.clone(),
-            });
-            self.trace.say(self.clock.now(), || {
-                format!("journal of {job} [{length}] {event:?}")
-            });
-            Ok(())
-        };
-        let full = || Err(JournalError::Storage(TOLD.into()));
-        let appended = self.write("event", Durable::of(event), append).await;
-        appended.unwrap_or_else(full)
+        let durable = Durable::of(event);
+        self.append_as(durable, job, length, at, event).await
+    }
+
+    async fn append_in_order(
+        &self,
+        job: &JobId,
+        length: u64,
+        at: Timestamp,
+        event: &JobEvent,
+    ) -> Result<(), JournalError> {
+        self.append_as(Durable::InOrder, job, length, at, event)
+            .await
     }
 
     async fn load(&self, job: &JobId) -> Result<Vec<(Timestamp, JobEvent)>, JournalError> {

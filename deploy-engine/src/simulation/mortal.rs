@@ -229,6 +229,22 @@ impl<T: Journal + ?Sized> Journal for Mortal<T> {
         self.killer.across(points, append).await
     }
 
+    async fn append_in_order(
+        &self,
+        job: &JobId,
+        length: u64,
+        at: Timestamp,
+        event: &JobEvent,
+    ) -> Result<(), JournalError> {
+        let append = self.inner.append_in_order(job, length, at, event);
+        let points = [
+            "before a journal write",
+            "during a journal write",
+            "after a journal write",
+        ];
+        self.killer.across(points, append).await
+    }
+
     async fn load(&self, job: &JobId) -> Result<Vec<(Timestamp, JobEvent)>, JournalError> {
         self.inner.load(job).await
     }

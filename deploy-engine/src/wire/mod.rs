@@ -18,7 +18,7 @@ pub use exchange::{
 pub use frame::{
     FRAME_PREFIX_BYTES, Frame, FrameError, decode, enclose, encode, parse, payload, split,
 };
-pub use resource::{Resource, ResourceId};
+pub use resource::{ARCHIVE_MARKER, Resource, ResourceId};
 pub use signed::{HostKey, STEP_SECRET, seal, unseal};
 
 /// Version of the frames. Both sides refuse to talk when it differs; the agent is content-addressed, so a mismatch

@@ -14,6 +14,9 @@ impl fmt::Display for ResourceId {
     }
 }
 
+/// In the directory of a [`Resource::Archive`]: what it was made from. Units that restart with it watch this file.
+pub const ARCHIVE_MARKER: &str = ".nightshift-archive";
+
 /// A thing on a host and how it should be. `absent: true` asks for its removal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -62,6 +65,19 @@ pub enum Resource {
         /// Removal takes the whole tree; the agent refuses `/` and the first-level directories.
         #[serde(default)]
         absent: bool,
+    },
+    /// An artefact with a known checksum, downloaded and unpacked (zip, tar of any compression) into a directory of its own,
+    /// which is replaced whole. Its files belong to root, and everybody may read them.
+    Archive {
+        /// The directory.
+        path: String,
+        /// `http` or `https`; fetched as apt fetches, through the same proxy.
+        url: String,
+        /// 64 small hexadecimal digits.
+        sha256: String,
+        /// Leading parts of the entries' names that are left out.
+        #[serde(default)]
+        strip: u32,
     },
     Group {
         name: String,
@@ -182,6 +198,7 @@ impl Resource {
             Self::AptRepository { name, .. } => format!("apt_repository:{name}"),
             Self::File { path, .. } => format!("file:{path}"),
             Self::Directory { path, .. } => format!("directory:{path}"),
+            Self::Archive { path, .. } => format!("archive:{path}"),
             Self::Group { name, .. } => format!("group:{name}"),
             Self::User { name, .. } => format!("user:{name}"),
             Self::Unit { name, .. } => format!("unit:{name}"),

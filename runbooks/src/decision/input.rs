@@ -78,6 +78,16 @@ impl Input<'_> {
             })
     }
 
+    pub fn text(&self, setting: &str) -> Result<&str, Verdict> {
+        let text = self.settings.get(setting).and_then(Value::as_str);
+        text.ok_or_else(|| {
+            refuse(format!(
+                "expected the setting {setting} as a text; found {:?}",
+                self.settings.get(setting)
+            ))
+        })
+    }
+
     pub fn texts(&self, setting: &str) -> Result<Vec<&str>, Verdict> {
         let list = self.settings.get(setting).and_then(Value::as_array);
         let texts =
@@ -162,6 +172,17 @@ impl Input<'_> {
         }
     }
 
+    /// The unit is wanted, and either down for good or running: one that runs and does not answer hangs.
+    pub fn is_restartable(&self, host: &HostName, name: &str) -> Result<(), Verdict> {
+        let unit = self.unit(host, name)?;
+        let wanted =
+            unit.load == "loaded" && !matches!(unit.enabled.as_str(), "disabled" | "masked");
+        match unit.is_active() && wanted {
+            true => Ok(()),
+            false => self.is_startable(host, name),
+        }
+    }
+
     /// Members on which the unit does not run: proven by systemd, not by silence.
     pub fn inactive(&self, name: &str) -> Result<Vec<HostName>, Verdict> {
         let mut inactive = Vec::new();
@@ -180,12 +201,21 @@ impl Input<'_> {
         hosts: impl IntoIterator<Item = &'h HostName>,
         why: &str,
     ) -> Result<(), Verdict> {
-        let known = self.readings.by_probe.get(probe);
-        let asks: Vec<Ask> = hosts
-            .into_iter()
-            .filter(|host| known.is_none_or(|of| !of.contains_key(*host)))
-            .map(|host| self.ask(probe, host))
-            .collect();
+        let asks = hosts.into_iter().map(|host| self.ask(probe, host));
+        self.were_asked(asks, why)
+    }
+
+    /// The same of any questions, also those about other services.
+    pub fn were_asked(
+        &self,
+        asks: impl IntoIterator<Item = Ask>,
+        why: &str,
+    ) -> Result<(), Verdict> {
+        let is_new = |ask: &Ask| {
+            let known = self.readings.by_probe.get(&ask.probe);
+            known.is_none_or(|of| !of.contains_key(&ask.host))
+        };
+        let asks: Vec<Ask> = asks.into_iter().filter(is_new).collect();
         match asks.is_empty() {
             true => Ok(()),
             false => Err(Verdict::More {
@@ -198,18 +228,8 @@ impl Input<'_> {
     /// The filesystem that holds a path.
     pub fn filesystem(&self, host: &HostName, path: &str) -> Result<Filesystem, Verdict> {
         let mounted: BTreeMap<String, Filesystem> = self.known(host::FILESYSTEM, host)?;
-        let holds = |mount: &str| {
-            mount == "/"
-                || path == mount
-                || path
-                    .strip_prefix(mount)
-                    .is_some_and(|rest| rest.starts_with('/'))
-        };
-        let best = mounted
-            .into_iter()
-            .filter(|(mount, _)| holds(mount))
-            .max_by_key(|(mount, _)| mount.len());
-        best.map(|(_, filesystem)| filesystem)
+        host::filesystem_of(&mounted, path)
+            .map(|(_, filesystem)| filesystem.clone())
             .ok_or_else(|| refuse(format!("{host}: no filesystem is known to hold {path}")))
     }
 }

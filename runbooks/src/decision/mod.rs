@@ -2,17 +2,36 @@
 //!
 //! Refusing is the default. An unknown reading never leads to an action, an empty role never leaves this module.
 
+mod alertmanager_down;
+mod ceph_checks;
+mod ceph_monitor_down;
+mod ceph_no_manager;
+mod ceph_osd_down;
+mod ceph_views;
+mod disk_full;
+mod elasticsearch_found;
+mod elasticsearch_node_down;
+mod elasticsearch_views;
+mod exporter_down;
 mod galera_cluster_crash;
 mod galera_no_primary;
 mod galera_node_down;
+mod host_clock;
+mod host_rebooted;
+mod host_unreachable;
+mod icinga2_disconnected;
+mod icinga2_late;
 mod input;
 mod lb_process;
 mod memcached_down;
+mod prometheus_flawed;
 mod rabbitmq_node_down;
 mod rabbitmq_partition;
 mod rabbitmq_views;
+mod rsyslog_queue;
 mod steady;
 mod table;
+mod tool_down;
 mod unit_failed;
 mod vip_missing;
 
@@ -44,6 +63,8 @@ pub enum Verdict {
     Hold { until: Timestamp, why: String },
     /// A person has to look.
     Refuse { why: String, evidence: Vec<String> },
+    /// A diagnosis has found something for a person to look at; repairs of the same service may go on.
+    Page { why: String, evidence: Vec<String> },
     /// Not the situation of this runbook; perhaps of another one.
     Elsewhere { why: String },
 }
@@ -77,6 +98,7 @@ impl Verdict {
             Self::More { why, .. }
             | Self::Hold { why, .. }
             | Self::Refuse { why, .. }
+            | Self::Page { why, .. }
             | Self::Elsewhere { why } => why,
         }
     }
@@ -94,6 +116,28 @@ pub fn registry() -> impl Iterator<Item = &'static Entry> {
         &vip_missing::DECISION,
         &lb_process::DECISION,
         &unit_failed::DECISION,
+        &disk_full::DECISION,
+        &host_rebooted::DECISION,
+        &host_unreachable::DECISION,
+        &host_clock::DECISION,
+        &prometheus_flawed::DISK,
+        &tool_down::DECISION,
+        &prometheus_flawed::RULES,
+        &prometheus_flawed::STORE,
+        &alertmanager_down::DECISION,
+        &exporter_down::DECISION,
+        &ceph_osd_down::DECISION,
+        &ceph_monitor_down::DECISION,
+        &ceph_no_manager::DECISION,
+        &ceph_checks::DECISION,
+        &icinga2_disconnected::DECISION,
+        &icinga2_late::DECISION,
+        &elasticsearch_node_down::DECISION,
+        &elasticsearch_found::RED,
+        &elasticsearch_found::UNASSIGNED,
+        &elasticsearch_found::DISK,
+        &elasticsearch_found::HEAP,
+        &rsyslog_queue::DECISION,
     ]
     .into_iter()
 }

@@ -97,6 +97,13 @@ pub(super) fn refuse(why: impl Into<String>) -> Verdict {
     }
 }
 
+pub(super) fn page(why: impl Into<String>, evidence: Vec<String>) -> Verdict {
+    Verdict::Page {
+        why: why.into(),
+        evidence,
+    }
+}
+
 pub(super) fn elsewhere(why: impl Into<String>) -> Verdict {
     Verdict::Elsewhere { why: why.into() }
 }

@@ -164,6 +164,7 @@ pub(crate) fn expect(case: &Case, kind: &str, part: &str) {
         Verdict::More { .. } => "more",
         Verdict::Hold { .. } => "hold",
         Verdict::Refuse { .. } => "refuse",
+        Verdict::Page { .. } => "page",
         Verdict::Elsewhere { .. } => "elsewhere",
     };
     assert_eq!(found, kind, "{verdict:?}");
@@ -268,7 +269,7 @@ fn every_decision_is_found_by_its_name_and_reads_known_probes() {
             "{} is there twice",
             entry.name
         );
-        assert!(entry.roles.iter().any(|role| !role.name.is_empty()));
+        assert!(entry.roles.iter().all(|role| !role.name.is_empty()));
         for probe in entry.evidence {
             assert!(
                 deploy_engine::probe::find(probe).is_some(),

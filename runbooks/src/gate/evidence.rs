@@ -10,6 +10,9 @@ use super::{
     sources::{Lean, of_probe, of_query, shared},
 };
 
+/// Readings of logs that a verdict tells.
+const LINES_TOLD: usize = 3;
+
 /// G1. Until something was changed, the alerts must fire and the decision must be young; from then on only the hosts' own
 /// answers count, for the metrics of a service under repair are not those that it was decided on.
 pub(super) fn fresh(input: &GateInput<'_>) -> Gate {
@@ -160,9 +163,36 @@ pub(super) fn independent<'i>(
     }
 }
 
-/// G2: what Prometheus saw through an exporter, and what the bot asked itself over SSH. Two alerts from one Prometheus are one
+/// G2: what Prometheus saw through an exporter, or Icinga by a check of its own, and what the bot asked itself over SSH. Two alerts from one Prometheus are one
 /// source; so are two probes of one host, and whatever leans on the same exporter or load balancer ([`super::sources`]).
 pub(super) fn two_sources(input: &GateInput<'_>) -> Gate {
+    with_lines(input, without_lines(input))
+}
+
+/// Lines of a log are told beside the two; whatever they say, they change no verdict.
+fn with_lines(input: &GateInput<'_>, gate: Gate) -> Gate {
+    let lines = &input.evidence.log_lines;
+    if lines.is_empty() {
+        return gate;
+    }
+    let shown = lines.iter().take(LINES_TOLD).map(String::as_str);
+    let told = shown.collect::<Vec<_>>().join(", ");
+    match gate {
+        Gate::Pass { why } => Gate::Pass {
+            why: format!("{why}; a log says so, too: {told}"),
+        },
+        Gate::Hold { until, why } => Gate::Hold {
+            until,
+            why: format!("{why}; a log says something ({told}), which is never one of two"),
+        },
+        Gate::Refuse { why, evidence } => Gate::Refuse {
+            why: format!("{why}; a log says something ({told}), which is never one of two"),
+            evidence,
+        },
+    }
+}
+
+fn without_lines(input: &GateInput<'_>) -> Gate {
     let rules = match &input.evidence.metric {
         Ok(rules) => rules,
         Err(why) => {
@@ -180,31 +210,32 @@ pub(super) fn two_sources(input: &GateInput<'_>) -> Gate {
             Err(_) => Gate::refuse("under way, and no host answers the bot itself"),
         };
     }
-    let mut common = None;
+    let (mut common, mut by) = (None, "Prometheus");
     for rule in rules.iter().filter(|rule| rule.firing) {
         match independent(input, Some(&rule.query)) {
             Ok(hosts) => {
                 return Gate::pass(format!(
-                    "Prometheus ({}), and {} hosts asked by the bot itself",
+                    "{} ({}), and {} hosts asked by the bot itself",
+                    rule.by(),
                     rule.alert,
                     hosts.len()
                 ));
             }
-            Err(lean) => common = common.or(lean),
+            Err(lean) => (common, by) = (common.or(lean), rule.by()),
         }
     }
     let fires = rules.iter().any(|rule| rule.firing);
     match (fires, common) {
         (false, _) => Gate::hold_briefly(
             input.now,
-            "only the bot's own probes say so: no rule fires in Prometheus",
+            "only the bot's own probes say so: no rule fires in Prometheus, no check of it in Icinga",
         ),
         (true, Some(lean)) => Gate::refuse(format!(
-            "Prometheus and the bot's own answers both lean on {lean}: that is one source"
+            "{by} and the bot's own answers both lean on {lean}: that is one source"
         )),
-        (true, None) => {
-            Gate::refuse("only Prometheus says so: the bot could not ask any host itself")
-        }
+        (true, None) => Gate::refuse(format!(
+            "only {by} says so: the bot could not ask any host itself"
+        )),
     }
 }
 
@@ -383,6 +414,29 @@ mod tests {
             "only the bot's own probes",
         );
         case(
+            |i| i.evidence.metric.as_mut().unwrap()[0].query = "icinga2:tcp".into(),
+            "pass",
+            "Icinga (MemcachedDown), and 2 hosts",
+        );
+        case(
+            |i| {
+                i.evidence.metric.as_mut().unwrap()[0].query = "icinga2:haproxy".into();
+                for one in &mut i.evidence.direct {
+                    one.probe = "haproxy.info".into();
+                }
+            },
+            "refuse",
+            "Icinga and the bot's own answers both lean on HAProxy",
+        );
+        case(
+            |i| {
+                i.evidence.metric.as_mut().unwrap()[0].query = "icinga2:tcp".into();
+                i.evidence.direct.clear();
+            },
+            "refuse",
+            "only Icinga says so",
+        );
+        case(
             |i| i.evidence.metric = Err("down".into()),
             "refuse",
             "Prometheus does not answer: down",
@@ -413,6 +467,42 @@ mod tests {
             },
             "pass",
             "under way",
+        );
+    }
+
+    #[test]
+    fn a_log_is_a_third_source_and_never_one_of_two() {
+        let case =
+            |change: fn(&mut GateInput<'_>), kind, part| expect(two_sources, change, kind, part);
+        case(
+            |i| i.evidence.log_lines = vec!["memcached.x ×3".into()],
+            "pass",
+            "a log says so, too: memcached.x ×3",
+        );
+        case(
+            |i| {
+                i.evidence.log_lines = vec!["memcached.x ×3".into(); 9];
+                i.evidence.direct.clear();
+            },
+            "refuse",
+            "only Prometheus says so",
+        );
+        case(
+            |i| {
+                i.evidence.log_lines = vec!["memcached.x ×3".into(); 9];
+                i.evidence.metric = Ok(vec![]);
+            },
+            "hold",
+            "which is never one of two",
+        );
+        case(
+            |i| {
+                i.evidence.log_lines = vec!["memcached.x ×3".into(); 9];
+                i.evidence.metric = Err("down".into());
+                i.evidence.direct.clear();
+            },
+            "refuse",
+            "Prometheus does not answer",
         );
     }
 

@@ -69,11 +69,11 @@ pub enum Phase {
     },
 }
 
-/// The alert's rule, as Prometheus last evaluated it.
+/// The alert's rule, as Prometheus last evaluated it; or its check, as Icinga last ran it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetricPath {
     pub alert: String,
-    /// The rule's expression.
+    /// The rule's expression; of a check [`super::sources::ICINGA`] and its command.
     #[serde(default)]
     pub query: String,
     /// For at least as long as the rule's `for`: Prometheus calls it pending until then.
@@ -81,6 +81,20 @@ pub struct MetricPath {
     pub last_evaluation: Timestamp,
     pub interval: SignedDuration,
     pub error: Option<String>,
+}
+
+impl MetricPath {
+    /// Who says so.
+    pub fn by(&self) -> &'static str {
+        match self.is_check() {
+            true => "Icinga",
+            false => "Prometheus",
+        }
+    }
+
+    pub fn is_check(&self) -> bool {
+        self.query.starts_with(super::sources::ICINGA)
+    }
 }
 
 /// One answer taken by the bot itself.
@@ -108,6 +122,9 @@ pub struct EvidenceFacts {
     pub direct: Vec<Direct>,
     /// The largest difference to the clock of a host that is acted on.
     pub clock_off_seconds: Result<f64, String>,
+    /// What logs say of the service and its hosts, in words: a third source, never one of two.
+    #[serde(default)]
+    pub log_lines: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -22,8 +22,8 @@ pub enum Form {
     Deploy,
     /// Members run different versions: a rolling upgrade.
     MixedVersions,
-    /// A downtime in Icinga.
-    IcingaDowntime,
+    /// A downtime or an acknowledgement in Icinga.
+    Icinga,
     /// Flags of the osdmap that the bot did not set.
     CephFlags,
 }
@@ -32,7 +32,8 @@ pub enum Form {
 pub struct FormEntry {
     pub form: Form,
     pub name: &'static str,
-    /// Only on sites with this service; none: everywhere.
+    /// Only on sites with this service, or where it was asked all the same (an Icinga that the site does not deploy); none:
+    /// everywhere.
     pub only_with: Option<&'static str>,
 }
 
@@ -43,7 +44,7 @@ pub static FORMS: [FormEntry; 8] = [
     everywhere(Form::Disabled, "switched off by a person"),
     everywhere(Form::Deploy, "deploy"),
     everywhere(Form::MixedVersions, "unequal versions"),
-    with("icinga", Form::IcingaDowntime, "Icinga downtime"),
+    with("icinga2", Form::Icinga, "Icinga"),
     with("ceph", Form::CephFlags, "Ceph flags"),
 ];
 
@@ -106,6 +107,6 @@ mod tests {
         let names = |services: &[&str]| required(services.iter().copied()).len();
         assert_eq!(names(&["mariadb"]), 6);
         assert_eq!(names(&["mariadb", "ceph"]), 7);
-        assert_eq!(names(&["icinga", "ceph"]), FORMS.len());
+        assert_eq!(names(&["icinga2", "ceph"]), FORMS.len());
     }
 }

@@ -146,12 +146,16 @@ fn sources(input: &GateInput<'_>) -> Vec<String> {
     let firing = input.evidence.metric.iter().flatten();
     for rule in firing.filter(|rule| rule.firing) {
         let on: Vec<String> = of_query(&rule.query).iter().map(Lean::to_string).collect();
-        let through = if on.is_empty() {
-            "the scrape itself".to_owned()
-        } else {
-            on.join(", ")
+        let through = match (on.is_empty(), rule.is_check()) {
+            (false, _) => on.join(", "),
+            (true, false) => "the scrape itself".to_owned(),
+            (true, true) => "its own check".to_owned(),
         };
-        lines.push(format!("{} in Prometheus, through {through}", rule.alert));
+        lines.push(format!(
+            "{} in {}, through {through}",
+            rule.alert,
+            rule.by()
+        ));
     }
     match independent(input, None) {
         Ok(hosts) => lines.extend(
@@ -270,4 +274,25 @@ fn storm(input: &GateInput<'_>) -> Vec<String> {
             format!("began {since:.0}, quiet since {quiet_since:.0}")
         }
     }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::Site, *};
+
+    #[test]
+    fn a_check_is_told_as_icingas() {
+        let site = Site::new();
+        let mut input = site.input();
+        let told = |input: &GateInput<'_>| seen(GateId::G2, input)[0].clone();
+        assert_eq!(
+            told(&input),
+            "MemcachedDown in Prometheus, through signs_exporter"
+        );
+        input.evidence.metric.as_mut().unwrap()[0].query = "icinga2:tcp".into();
+        assert_eq!(
+            told(&input),
+            "MemcachedDown in Icinga, through its own check"
+        );
+    }
 }

@@ -40,8 +40,50 @@ pub static METRICS: &[(&str, &[Lean])] = &[
     ("nightshift_", &[Lean::Exporter("signs_exporter")]),
     ("probe_", &[Lean::Exporter("blackbox_exporter")]),
     ("ceph_", &[Lean::Exporter("ceph-mgr")]),
+    ("elasticsearch.", &[]),
+    ("rsyslog.", &[]),
     ("log_", &[Lean::Log]),
     ("up", &[]),
+];
+
+/// What stands before a check's command in the place of a rule's expression.
+pub const ICINGA: &str = "icinga2:";
+
+/// Beginning of the name of a check's command (Icinga's template library) → what its results lean on, beside Icinga itself, which asks
+/// over the network like the bot. The longest that fits counts; a command that is not here may ask any exporter.
+pub static CHECKS: &[(&str, &[Lean])] = &[
+    ("hostalive", &[]),
+    ("ping", &[]),
+    ("icmp", &[]),
+    ("tcp", &[]),
+    ("ssh", &[]),
+    ("http", &[]),
+    ("curl", &[]),
+    ("ssl", &[]),
+    ("dns", &[]),
+    ("dig", &[]),
+    ("ntp_", &[]),
+    ("memcached", &[]),
+    ("redis", &[]),
+    ("mysql", &[]),
+    ("proxysql", &[]),
+    ("disk", &[]),
+    ("mem", &[]),
+    ("swap", &[]),
+    ("load", &[]),
+    ("procs", &[]),
+    ("systemd", &[]),
+    ("nrpe", &[]),
+    ("by_ssh", &[]),
+    ("icinga", &[]),
+    ("cluster", &[]),
+    ("elasticsearch", &[]),
+    // From the process that also gives its metrics.
+    ("haproxy", &[Lean::Haproxy]),
+    // The manager answers both.
+    ("ceph", &[Lean::Exporter("ceph-mgr")]),
+    ("logstash", &[Lean::Log]),
+    ("logfiles", &[Lean::Log]),
 ];
 
 /// Beginning of a probe's name → what its answer leans on, beside the host that gave it. The longest that fits counts; a probe
@@ -61,12 +103,30 @@ pub static PROBES: &[(&str, &[Lean])] = &[
     ("node_exporter.", &[Lean::Exporter("node_exporter")]),
     ("mysqld_exporter.", &[Lean::Exporter("mysqld_exporter")]),
     ("signs_exporter.", &[Lean::Exporter("signs_exporter")]),
+    // Monitors and daemons say it themselves; placement groups are the manager's word, as its metrics are.
+    ("ceph.", &[]),
+    ("ceph.pgs", &[Lean::Exporter("ceph-mgr")]),
+    ("ceph.new_crashes", &[Lean::Exporter("ceph-mgr")]),
+    ("ceph.crashes", &[Lean::Log]),
+    ("ceph.ok_to_stop", &[Lean::Exporter("ceph-mgr")]),
+    ("ceph.device_errors", &[Lean::Log]),
+    ("elasticsearch.", &[]),
+    ("rsyslog.", &[]),
+    ("chrony.", &[]),
+    // What the daemon says about itself, as its alerts do.
+    ("icinga2.", &[Lean::Exporter("icinga2")]),
+    ("icinga2.certificate", &[]),
+    ("icinga2.config_check", &[]),
+    ("icinga2.peers_tcp", &[]),
     ("log.", &[Lean::Log]),
 ];
 
 /// What an alert's expression leans on: the exporters of all its metrics. One that names no metric of the table leans on some
 /// exporter.
 pub fn of_query(query: &str) -> BTreeSet<Lean> {
+    if let Some(command) = query.strip_prefix(ICINGA) {
+        return of_check(command);
+    }
     let mut known = false;
     let mut leans = BTreeSet::new();
     let words = query.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'));
@@ -84,6 +144,16 @@ pub fn of_query(query: &str) -> BTreeSet<Lean> {
         leans.insert(Lean::SomeExporter);
     }
     leans
+}
+
+fn of_check(command: &str) -> BTreeSet<Lean> {
+    let fits = CHECKS
+        .iter()
+        .filter(|(prefix, _)| command.starts_with(prefix));
+    match fits.max_by_key(|(prefix, _)| prefix.len()) {
+        Some((_, on)) => on.iter().copied().collect(),
+        None => [Lean::SomeExporter].into(),
+    }
 }
 
 /// What a probe's answer leans on; none: it is not in the table.
@@ -126,6 +196,12 @@ mod tests {
     )]
     #[case("haproxy_up == 0", "haproxy.config_check", None)]
     #[case("haproxy_up == 0", "haproxy.monitor", Some(Lean::Haproxy))]
+    #[case("icinga2:tcp", "memcached.stats", None)]
+    #[case("icinga2:haproxy", "haproxy.info", Some(Lean::Haproxy))]
+    #[case("icinga2:haproxy", "haproxy.config_check", None)]
+    #[case("icinga2:our_own", "galera.status", None)]
+    #[case("icinga2:our_own", "haproxy.info", Some(Lean::SomeExporter))]
+    #[case("icinga2:", "node_exporter.metrics", Some(Lean::SomeExporter))]
     #[case("our_own_metric > 5", "galera.status", None)]
     #[case("our_own_metric > 5", "haproxy.monitor", Some(Lean::SomeExporter))]
     #[case("upstream_latency > 5", "haproxy.monitor", Some(Lean::SomeExporter))]

@@ -113,6 +113,7 @@ impl Site {
                 .into()),
                 direct: vec![direct("h1"), direct("h2")],
                 clock_off_seconds: Ok(0.1),
+                log_lines: Vec::new(),
             },
             monitoring: MonitoringFacts {
                 watchdog: Watchdog::Fresh { last_seen: now() },

@@ -24,8 +24,12 @@ use crate::{
         Overridden, PeopleFacts, Phase, PlanFacts,
         maintenance::{Form, required},
     },
+    log_lines::evidence,
     topology::Topology,
 };
+
+/// The service whose repairs its own flags hold.
+const CEPH: &str = "ceph";
 
 /// What is to be repaired and how.
 pub(super) struct Case<'a> {
@@ -62,9 +66,22 @@ impl<'a> Case<'a> {
         let mut signs = world.signs;
         signs.insert(Form::Disabled, sighting.disabled);
         signs.insert(Form::MixedVersions, Ok(sighting.mixed_versions));
+        // They hold what is done to Ceph, and nothing else.
+        let flags = match self.runbook.service.as_str() {
+            CEPH => sighting.ceph_flags,
+            _ => Ok(Vec::new()),
+        };
+        signs.insert(Form::CephFlags, flags);
+        let mut forms = required(topology.services.keys().map(|name| name.as_str()));
+        // Whatever was asked counts, also where the site does not deploy it.
+        forms.extend(signs.keys().copied());
+        let now = keeper.ports.clock.now();
+        let acted_on = hosts_of(self.steps);
+        let service = self.runbook.service.as_str();
+        let log_lines = evidence(&world.readings, topology, service, &acted_on, now);
         let away = sighting.unread.iter().chain(&vitals.hosts_down).cloned();
         GateInput {
-            now: keeper.ports.clock.now(),
+            now,
             phase,
             limits: &settings.gates,
             evidence: EvidenceFacts {
@@ -72,10 +89,11 @@ impl<'a> Case<'a> {
                 scrapes: world.scrapes,
                 direct: sighting.direct,
                 clock_off_seconds: world.clock_off_seconds,
+                log_lines,
             },
             monitoring: world.monitoring,
             people: PeopleFacts {
-                required: required(topology.services.keys().map(|name| name.as_str())),
+                required: forms,
                 signs,
             },
             locks: LockFacts {

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use collectors::Status;
 use deploy_engine::{
     model::{HostName, ServiceName},
     probe::{self, Ask, Reading, Readings},
@@ -14,7 +13,7 @@ use super::{
     HealSettings, Ports,
     case::{Case, Firing, note_monitoring},
     gatekeeper::{About, Gatekeeper, hosts_of},
-    sighting::{sight, units_of, unread},
+    sighting::{answers, sight, units_of},
 };
 use crate::{
     budget::Spent,
@@ -23,7 +22,7 @@ use crate::{
     decision::{self, Input, Steady, Verdict},
     format::{Lock, Runbook, RunbookId},
     gate::{Answer, Phase, WorldFacts, evaluate},
-    incident::{Domain, Incident, IncidentId, waits_for},
+    incident::{Incident, IncidentId, waits_for},
     library::{Library, settings},
     topology::Topology,
     trust,
@@ -69,6 +68,7 @@ pub(super) struct Evaluator {
 
 struct Look<'a> {
     incident: &'a Incident,
+    began_at: Timestamp,
     approved: Option<&'a str>,
     runbooks: Vec<Runbook>,
     readings: Readings,
@@ -98,6 +98,7 @@ impl Evaluator {
     ) -> Evaluated {
         let mut look = Look {
             incident,
+            began_at: self.ports().clock.now(),
             approved,
             runbooks: Vec::new(),
             readings: Readings::default(),
@@ -109,11 +110,13 @@ impl Evaluator {
             Err(decision) => (Vec::new(), Vec::new(), decision),
             Ok(()) => {
                 let (keeper, alerts) = (self.keeper.clone(), Firing::of(incident).names);
+                let hosts = self.asks(&look).into_iter().map(|ask| ask.host).collect();
                 // Not waited for: a monitoring that hangs must not keep back what hosts say.
-                tokio::spawn(async move { keeper.ask_ahead(&alerts).await });
+                let now = look.began_at;
+                tokio::spawn(async move { keeper.ask_ahead(&alerts, &hosts, now).await });
                 let opinions = self.opinions(&mut look).await;
-                let unreachable = unread(&look.readings);
-                match waits_for(incident, self.topology(), &unreachable, down) {
+                let asked = answers(&look.readings);
+                match waits_for(incident, self.topology(), &asked, down) {
                     Some((host, cause)) => {
                         under = Some(cause.clone());
                         let until = self
@@ -170,27 +173,30 @@ impl Evaluator {
         Ok(())
     }
 
+    /// What the decisions of all runbooks rest on.
+    fn asks(&self, look: &Look<'_>) -> Vec<Ask> {
+        let runbooks = look.runbooks.iter();
+        runbooks
+            .flat_map(|runbook| asks_of(runbook, look.incident, self.topology()))
+            .collect()
+    }
+
     /// What each runbook says; those that need more are asked once more with it.
     async fn opinions(&self, look: &mut Look<'_>) -> Vec<Opinion> {
-        let mut asks: Vec<Ask> = look
-            .runbooks
-            .iter()
-            .flat_map(|runbook| asks_of(runbook, look.incident, self.topology()))
-            .collect();
+        let mut asks = self.asks(look);
         let mut opinions = Vec::new();
-        for round in 1..=ROUNDS {
+        for _ in 0..ROUNDS {
             let now = self.ports().clock.now();
             let readings = self.ports().evidence.gather(&asks, now).await;
             for (probe, of) in readings.by_probe {
                 look.readings.by_probe.entry(probe).or_default().extend(of);
             }
-            if round == 1 {
-                look.steady = look
-                    .runbooks
-                    .iter()
-                    .map(|runbook| self.steady(runbook, look))
-                    .collect();
-            }
+            // From what was known before this look: a fact that rests on what only the second round brings is told then.
+            look.steady = look
+                .runbooks
+                .iter()
+                .map(|runbook| self.steady(runbook, look))
+                .collect();
             opinions = look
                 .runbooks
                 .iter()
@@ -231,6 +237,7 @@ impl Evaluator {
 
     fn steady(&self, runbook: &Runbook, look: &Look<'_>) -> (RunbookId, Steady) {
         let before = look
+            .incident
             .steady
             .get(&runbook.runbook)
             .cloned()
@@ -307,8 +314,8 @@ impl Evaluator {
     ) -> Result<Permission, String> {
         let (records, settings) = (&self.ports().records, self.settings());
         let id = &runbook.runbook;
-        let grants = records.grants(id).await.map_err(|e| e.to_string())?;
-        let drilled = records.drilled(id).await.map_err(|e| e.to_string())?;
+        let known = tokio::try_join!(records.grants(id), records.drilled(id));
+        let (grants, drilled) = known.map_err(|error| error.to_string())?;
         let groups: Vec<_> = hosts_of(&plan.steps)
             .iter()
             .map(|host| {
@@ -340,11 +347,13 @@ impl Evaluator {
             hosts: &hosts,
             labels: &firing.labels,
             own_job: None,
+            pulse_since: look.began_at,
         };
         let now = self.ports().clock.now();
-        let (world, metric) = tokio::join!(
+        let (world, metric, overridden) = tokio::join!(
             self.keeper.read(&about, now),
-            self.keeper.metric(&firing.names)
+            self.keeper.metric(&firing.names, &firing.labels),
+            self.keeper.overridden(&look.incident.id.0, None)
         );
         let ledger = world
             .ledger
@@ -363,7 +372,7 @@ impl Evaluator {
             targets: plan.targets.clone(),
             own_job: None,
             unproven: look.incident.unproven.clone(),
-            overridden: self.keeper.overridden(&look.incident.id.0, None).await,
+            overridden,
         };
         let input = case.input(
             &self.keeper,
@@ -462,17 +471,12 @@ fn shortened(mut readings: Readings) -> Readings {
 pub(super) fn hosts_down<'a>(
     open: impl Iterator<Item = &'a Incident>,
 ) -> Vec<(HostName, IncidentId)> {
-    let down = |incident: &Incident| {
-        let is_down = incident.alerts.values().any(|alert| {
-            alert.status == Status::Firing
-                && crate::matching::HOST_DOWN_ALERTS.contains(&alert.name.as_str())
-        });
-        match &incident.domain {
-            Domain::Host(host) if is_down && incident.is_open() => {
-                Some((host.clone(), incident.id.clone()))
-            }
-            _ => None,
-        }
+    let open = open.filter(|one| one.is_open());
+    let down = |one: &Incident| {
+        let id = one.id.clone();
+        one.hosts_down()
+            .into_iter()
+            .map(move |host| (host, id.clone()))
     };
-    open.filter_map(down).collect()
+    open.flat_map(down).collect()
 }

@@ -2,6 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use collectors::{
+    icinga2::{Held, HeldBy, Named},
+    source::Care,
+};
 use deploy_engine::job::{JobEvent, JobId, JobKind, Journal};
 use jiff::{SignedDuration, Timestamp};
 
@@ -78,6 +82,7 @@ fn other_repair(now: &mut WorldNow) {
 #[rstest::rstest]
 #[case::g1(|now: &mut WorldNow| now.firing = false, "G1: ")]
 #[case::g3(|now: &mut WorldNow| now.alertmanager_ill = Some("refused".into()), "G3: Alertmanager is not well")]
+#[case::g4(|now: &mut WorldNow| now.icinga = Some(Err("refused".into())), "G4: Icinga: unknown, refused")]
 #[case::g5_and_g7(other_repair, "G7: MEM-1 did not prove itself here")]
 #[tokio::test]
 async fn a_gate_that_turns_to_refuse_between_two_steps_stops_the_repair(
@@ -120,6 +125,68 @@ async fn a_gate_that_turns_to_hold_between_two_steps_keeps_the_repair_waiting() 
     );
     assert!(until.is_some());
     assert_eq!(stage.ran(), Vec::<String>::new());
+}
+
+fn held(host: &str, service: Option<&str>, by: HeldBy) -> Held {
+    Held {
+        what: Named {
+            host: host.into(),
+            service: service.map(Into::into),
+        },
+        by,
+        care: Care {
+            id: "1".into(),
+            by: "ann".into(),
+            comment: "disks".into(),
+            since: None,
+            until: None,
+        },
+    }
+}
+
+#[rstest::rstest]
+#[case::host_in_downtime(
+    held("h3", None, HeldBy::Downtime),
+    Some("downtime of h3 by ann: disks")
+)]
+#[case::by_address(
+    held("10.0.0.3", None, HeldBy::Downtime),
+    Some("downtime of 10.0.0.3 by ann: disks")
+)]
+#[case::service_in_downtime(
+    held("h3", Some("ssh"), HeldBy::Downtime),
+    Some("downtime of h3!ssh by ann: disks")
+)]
+#[case::host_acknowledged(
+    held("h3", None, HeldBy::Acknowledgement),
+    Some("acknowledgement of h3 by ann: disks")
+)]
+#[case::another_check_acknowledged(held("h3", Some("ssh"), HeldBy::Acknowledgement), None)]
+#[case::another_host(held("h2", None, HeldBy::Downtime), None)]
+#[case::a_host_of_another_site(held("h9", None, HeldBy::Downtime), None)]
+#[tokio::test]
+async fn what_is_held_in_icinga_is_left_alone(#[case] held: Held, #[case] expected: Option<&str>) {
+    let stage = Stage::new(Mode::Auto);
+    stage.world.now(|now| now.icinga = Some(Ok(vec![held])));
+    stage.watchdog().await;
+    stage.break_cache("h3").await;
+    let Some(expected) = expected else {
+        stage.until("healed").await;
+        return;
+    };
+    let expected = format!("G4: Icinga: {expected}");
+    for _ in 0..300 {
+        let held = stage.world.now(|now| {
+            let mut incidents = now.incidents.values();
+            incidents.any(|one| format!("{:?}", one.state).contains(&expected))
+        });
+        if held {
+            assert_eq!(stage.ran(), Vec::<String>::new());
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("not held for {expected:?}");
 }
 
 /// Half-way a refusal holds: the second act waits until the doubt is gone, and then the repair goes on to its proof.

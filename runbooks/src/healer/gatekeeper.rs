@@ -8,7 +8,9 @@ use std::{
 
 use collectors::{
     alertmanager::Silence,
+    icinga2::{Held, HeldBy, Named},
     prometheus::{ScrapeTarget, TargetHealth},
+    source::Reading,
     watchdog,
 };
 use deploy_engine::{
@@ -20,14 +22,18 @@ use deploy_engine::{
 use futures::future::join_all;
 use jiff::Timestamp;
 
-use super::{HealSettings, Ports, ports::state};
+use super::{
+    HealSettings, Ports,
+    ports::{Pulse, state},
+};
 use crate::{
+    alerts::SCRAPED_LABELS,
     budget::{LEDGER_SPAN, Spent},
     gate::{
         HeldLock, MetricPath, MonitoringFacts, Overridden, Scrape,
         maintenance::{Form, Sign},
+        sources::ICINGA,
     },
-    matching::HOST_LABELS,
     topology::Topology,
 };
 
@@ -54,6 +60,8 @@ pub(super) struct World {
     pub held: Result<Vec<HeldLock>, String>,
     pub ledger: Result<Vec<Spent>, String>,
     pub clock_off_seconds: Result<f64, String>,
+    /// Of logs.
+    pub readings: Vec<Reading>,
 }
 
 /// Whom it is about.
@@ -62,6 +70,8 @@ pub(super) struct About<'a> {
     /// Label sets of the incident's alerts.
     pub labels: &'a [BTreeMap<String, String>],
     pub own_job: Option<&'a JobId>,
+    /// Hosts need not be asked again for their pulse that were asked since then.
+    pub pulse_since: Timestamp,
 }
 
 async fn limited<T>(what: &str, ask: impl Future<Output = Result<T, String>>) -> Result<T, String> {
@@ -90,15 +100,28 @@ impl Gatekeeper {
     pub async fn read(&self, about: &About<'_>, now: Timestamp) -> World {
         let records = &self.ports.records;
         let since = now.saturating_sub(LEDGER_SPAN).unwrap_or(Timestamp::MIN);
-        let (halt, silences, alertmanager, markers, jobs, ledger, targets, prometheus) = tokio::join!(
+        let (
+            halt,
+            silences,
+            icinga,
+            alertmanager,
+            markers,
+            jobs,
+            ledger,
+            targets,
+            prometheus,
+            readings,
+        ) = tokio::join!(
             async { records.halt().await },
             limited("Alertmanager", self.ports.silences.silences()),
+            self.icinga(about),
             limited("Alertmanager", self.ports.silences.well()),
-            self.markers(about.hosts),
+            self.markers(about.hosts, about.pulse_since),
             limited("the journal", self.other_jobs(about.own_job)),
             async { records.ledger(since).await },
             limited("Prometheus", self.ports.metrics.targets()),
             limited("Prometheus", self.ports.metrics.ready()),
+            self.readings(),
         );
         let (deploys, held) = match jobs {
             Ok((deploys, held)) => (Ok(deploys), Ok(held)),
@@ -106,7 +129,7 @@ impl Gatekeeper {
         };
         let (markers, clock_off_seconds) = markers;
         let halt = halt.map_err(|error| error.to_string());
-        let signs = [
+        let mut signs: BTreeMap<_, _> = [
             (Form::Halt, halt.map(halted)),
             (
                 Form::Silence,
@@ -114,9 +137,11 @@ impl Gatekeeper {
             ),
             (Form::Marker, markers),
             (Form::Deploy, deploys),
-        ];
+        ]
+        .into();
+        signs.extend(icinga.map(|signs| (Form::Icinga, signs)));
         World {
-            signs: signs.into(),
+            signs,
             monitoring: MonitoringFacts {
                 watchdog: watchdog::judge(
                     self.ports.vitals.get().watchdog_seen,
@@ -134,19 +159,36 @@ impl Gatekeeper {
             held,
             ledger: ledger.map_err(|error| error.to_string()),
             clock_off_seconds,
+            readings,
         }
     }
 
-    /// Asks the monitoring before it is known that gates will ask: its answers are kept for a moment, and travel while hosts
-    /// still answer.
-    pub async fn ask_ahead(&self, alerts: &BTreeSet<String>) {
+    /// Those that cannot be read are none: no verdict rests on them.
+    async fn readings(&self) -> Vec<Reading> {
+        let read = self.ports.records.readings().await;
+        read.unwrap_or_else(|error| {
+            tracing::warn!(%error, "readings of logs are not shown to the gates");
+            Vec::new()
+        })
+    }
+
+    /// Asks the monitoring, and `hosts` for their pulse, before it is known that gates will ask: the answers are kept for a moment,
+    /// and travel while hosts still answer what the decision rests on.
+    pub async fn ask_ahead(
+        &self,
+        alerts: &BTreeSet<String>,
+        hosts: &BTreeSet<HostName>,
+        now: Timestamp,
+    ) {
         let (metrics, silences) = (&self.ports.metrics, &self.ports.silences);
         let _ = tokio::join!(
+            self.markers(hosts, now),
             limited("Alertmanager", silences.silences()),
             limited("Alertmanager", silences.well()),
+            limited("Icinga", async { silences.held().await.transpose() }),
             limited("Prometheus", metrics.targets()),
             limited("Prometheus", metrics.ready()),
-            self.metric(alerts),
+            self.metric(alerts, &[]),
         );
     }
 
@@ -164,7 +206,7 @@ impl Gatekeeper {
     fn scrapes(&self, targets: &[ScrapeTarget]) -> BTreeMap<HostName, Scrape> {
         let mut newest: BTreeMap<HostName, Scrape> = BTreeMap::new();
         for target in targets {
-            let mut named = HOST_LABELS
+            let mut named = SCRAPED_LABELS
                 .iter()
                 .filter_map(|label| self.topology.host_named(target.labels.get(*label)?));
             let Some(host) = named.next() else { continue };
@@ -184,35 +226,23 @@ impl Gatekeeper {
     async fn markers(
         &self,
         hosts: &BTreeSet<HostName>,
+        since: Timestamp,
     ) -> (Result<Vec<Sign>, String>, Result<f64, String>) {
-        let asked = join_all(hosts.iter().map(|host| async move {
-            let before = self.ports.clock.now();
-            let ask = Observe {
-                probes: [(PULSE.to_owned(), wire::Probe::Pulse)].into(),
-                ..Observe::default()
-            };
-            let answer = limited(host.as_str(), async {
-                self.ports
-                    .hosts
-                    .observe(host, ask)
-                    .await
-                    .map_err(|error| error.to_string())
-            });
-            let pulse = answer
-                .await
-                .and_then(|mut observed| pulse(host, observed.probes.remove(PULSE)));
-            (host.clone(), before, self.ports.clock.now(), pulse)
-        }));
+        let asked = join_all(
+            hosts
+                .iter()
+                .map(|host| async move { (host, self.pulse(host, since).await) }),
+        );
         let (mut markers, mut off) = (Ok(Vec::new()), Ok(0.0_f64));
-        for (host, before, after, pulse) in asked.await {
+        for (host, pulse) in asked.await {
             match pulse {
-                Ok((clock, marker)) => {
-                    let apart = before
-                        .duration_since(clock)
-                        .max(clock.duration_since(after));
+                Ok(pulse) => {
+                    let before = pulse.asked_at.duration_since(pulse.clock);
+                    let apart = before.max(pulse.clock.duration_since(pulse.answered_at));
                     off = off.map(|most: f64| most.max(apart.as_secs_f64()));
-                    let sign =
-                        marker.map(|marker| Sign::new(format!("{host} is marked: {marker}")));
+                    let sign = pulse
+                        .marker
+                        .map(|marker| Sign::new(format!("{host} is marked: {marker}")));
                     if let Ok(markers) = &mut markers {
                         markers.extend(sign);
                     }
@@ -224,6 +254,35 @@ impl Gatekeeper {
             }
         }
         (markers, off)
+    }
+
+    /// The one that came meanwhile, if it was asked for since then.
+    async fn pulse(&self, host: &HostName, since: Timestamp) -> Result<Pulse, String> {
+        let asked_at = self.ports.clock.now();
+        let kept = self.ports.vitals.get().pulses.remove(host);
+        if let Some(kept) = kept.filter(|kept| (since..=asked_at).contains(&kept.asked_at)) {
+            return Ok(kept);
+        }
+        let ask = Observe {
+            probes: [(PULSE.to_owned(), wire::Probe::Pulse)].into(),
+            ..Observe::default()
+        };
+        let mut observed = limited(host.as_str(), async {
+            let observed = self.ports.hosts.observe(host, ask).await;
+            observed.map_err(|error| error.to_string())
+        })
+        .await?;
+        let (clock, marker) = pulse(host, observed.probes.remove(PULSE))?;
+        let pulse = Pulse {
+            asked_at,
+            answered_at: self.ports.clock.now(),
+            clock,
+            marker,
+        };
+        self.ports.vitals.set(|vitals| {
+            vitals.pulses.insert(host.clone(), pulse.clone());
+        });
+        Ok(pulse)
     }
 
     /// Unfinished jobs of others: deploys, and repairs with their scopes.
@@ -287,21 +346,89 @@ impl Gatekeeper {
             .collect()
     }
 
-    /// What the alerts' rules say in Prometheus.
-    pub async fn metric(&self, alerts: &BTreeSet<String>) -> Result<Vec<MetricPath>, String> {
-        let rules = limited("Prometheus", self.ports.metrics.rules()).await?;
-        Ok(rules
+    /// What people said in Icinga; none: there is none to be asked.
+    async fn icinga(&self, about: &About<'_>) -> Option<Result<Vec<Sign>, String>> {
+        let asked = async { self.ports.silences.held().await.transpose() };
+        let held = limited("Icinga", asked).await.transpose()?;
+        Some(held.map(|held| {
+            let about_it = held.iter().filter(|one| self.concerns(one, about));
+            about_it.map(sign_of).collect()
+        }))
+    }
+
+    /// A downtime of a host, or of anything on it, says that somebody works there. An acknowledgement says it of the host or of the
+    /// check that it is about, which may be acknowledged for months.
+    fn concerns(&self, held: &Held, about: &About<'_>) -> bool {
+        let host = self.topology.host_named(&held.what.host);
+        if !host.is_some_and(|host| about.hosts.contains(host)) {
+            return false;
+        }
+        let (Some(service), HeldBy::Acknowledgement) = (&held.what.service, held.by) else {
+            return true;
+        };
+        let is_of = |labels: &BTreeMap<String, String>| {
+            labels.get("host") == Some(&held.what.host)
+                && labels.get("icinga_service") == Some(service)
+        };
+        about.labels.iter().any(is_of)
+    }
+
+    /// What the alerts' rules say in Prometheus, and their checks in Icinga. `labels`: of the alerts; they name the checks.
+    pub async fn metric(
+        &self,
+        alerts: &BTreeSet<String>,
+        labels: &[BTreeMap<String, String>],
+    ) -> Result<Vec<MetricPath>, String> {
+        let named: BTreeSet<Named> = labels.iter().filter_map(check_of).collect();
+        let checks = async {
+            match named.is_empty() {
+                true => Ok(Vec::new()),
+                false => limited("Icinga", self.ports.metrics.checks(&named)).await,
+            }
+        };
+        let rules = limited("Prometheus", self.ports.metrics.rules());
+        let (rules, checks) = tokio::join!(rules, checks);
+        let rules = rules?
             .into_iter()
-            .filter(|rule| alerts.contains(&rule.name))
-            .map(|rule| MetricPath {
-                alert: rule.name,
-                query: rule.query,
-                firing: rule.firing,
-                last_evaluation: rule.last_evaluation,
-                interval: rule.interval,
-                error: rule.error,
-            })
-            .collect())
+            .filter(|rule| alerts.contains(&rule.name));
+        let rules = rules.map(|rule| MetricPath {
+            alert: rule.name,
+            query: rule.query,
+            firing: rule.firing,
+            last_evaluation: rule.last_evaluation,
+            interval: rule.interval,
+            error: rule.error,
+        });
+        let checks = checks?.into_iter().map(|check| MetricPath {
+            alert: check.what.full(),
+            query: format!("{ICINGA}{}", check.command),
+            firing: check.firing,
+            last_evaluation: check.last_check,
+            interval: check.interval,
+            error: None,
+        });
+        Ok(rules.chain(checks).collect())
+    }
+}
+
+/// The check that an alert of Icinga is about.
+fn check_of(labels: &BTreeMap<String, String>) -> Option<Named> {
+    labels.get("check_command")?;
+    Some(Named {
+        host: labels.get("host")?.clone(),
+        service: labels.get("icinga_service").cloned(),
+    })
+}
+
+fn sign_of(held: &Held) -> Sign {
+    let kind = match held.by {
+        HeldBy::Downtime => "downtime",
+        HeldBy::Acknowledgement => "acknowledgement",
+    };
+    let (what, care) = (held.what.full(), &held.care);
+    Sign {
+        what: format!("{kind} of {what} by {}: {}", care.by, care.comment),
+        until: care.until,
     }
 }
 

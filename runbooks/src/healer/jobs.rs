@@ -35,16 +35,12 @@ pub(super) async fn create(
         version: Some(plan.version.clone()),
         cleared: None,
     };
-    ports
-        .records
-        .charge(&spent)
-        .await
-        .map_err(|error| error.to_string())?;
-    ports
-        .records
-        .use_override(&incident.0, &id.0, now)
-        .await
-        .map_err(|error| error.to_string())?;
+    let records = &ports.records;
+    let charged = tokio::try_join!(
+        records.charge(&spent),
+        records.use_override(&incident.0, &id.0, now)
+    );
+    charged.map_err(|error| error.to_string())?;
     let created = JobEvent::Created {
         kind: JobKind::Heal {
             incident: incident.to_string(),

@@ -5,18 +5,26 @@
 
 pub(crate) mod case;
 mod evaluate;
+mod flaps;
 mod gatekeeper;
 mod jobs;
+mod lines;
 mod pace;
 mod ports;
+mod regroup;
 mod restore;
 mod run;
 mod settings;
 mod sighting;
+mod starts;
 mod step_gate;
 
 #[cfg(test)]
+mod correlation_tests;
+#[cfg(test)]
 mod gate_tests;
+#[cfg(test)]
+mod steady_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -11,6 +11,8 @@ use crate::incident::IncidentId;
 
 /// Between two records of one incident that differ in nothing but its alerts.
 const PAUSE: SignedDuration = SignedDuration::from_secs(1);
+/// The same of one with more alerts than it keeps whole: its record is some 50 KiB, and a storm has a hundred of them.
+const PAUSE_IN_STORM: SignedDuration = SignedDuration::from_secs(10);
 
 struct Next {
     at: Timestamp,
@@ -32,8 +34,12 @@ impl Pace {
         next.waits = true;
     }
 
-    /// Incidents that are to be put on record now. Whoever changes no more is forgotten.
-    pub fn due(&mut self, now: Timestamp) -> Vec<IncidentId> {
+    /// Incidents that are to be put on record now. Whoever changes no more is forgotten. `is_large`: it has very many alerts.
+    pub fn due(
+        &mut self,
+        now: Timestamp,
+        is_large: impl Fn(&IncidentId) -> bool,
+    ) -> Vec<IncidentId> {
         let mut due = Vec::new();
         self.0.retain(|id, next| {
             if now < next.at {
@@ -41,8 +47,12 @@ impl Pace {
             }
             if next.waits {
                 due.push(id.clone());
+                let pause = match is_large(id) {
+                    true => PAUSE_IN_STORM,
+                    false => PAUSE,
+                };
                 *next = Next {
-                    at: now + PAUSE,
+                    at: now + pause,
                     waits: false,
                 };
                 return true;
@@ -67,21 +77,35 @@ mod tests {
     fn the_first_change_at_once_the_rest_together_and_nothing_stays_behind() {
         let at = |ms: i64| Timestamp::from_millisecond(1_000_000 + ms).unwrap();
         let (one, other) = (IncidentId("i1".into()), IncidentId("i2".into()));
+        let due = |pace: &mut Pace, now| pace.due(now, |_| false);
         let mut pace = Pace::default();
         pace.changed(&one, at(0));
         pace.changed(&one, at(0));
-        assert_eq!(pace.due(at(0)), vec![one.clone()]);
+        assert_eq!(due(&mut pace, at(0)), vec![one.clone()]);
         assert_eq!(pace.next_at(), None);
         (1..100).for_each(|ms| pace.changed(&one, at(ms)));
-        assert_eq!(pace.due(at(100)), vec![]);
+        assert_eq!(due(&mut pace, at(100)), vec![]);
         pace.changed(&other, at(100));
-        assert_eq!(pace.due(at(100)), vec![other]);
+        assert_eq!(due(&mut pace, at(100)), vec![other]);
         assert_eq!(pace.next_at(), Some(at(1_000)));
-        assert_eq!(pace.due(at(999)), vec![]);
-        assert_eq!(pace.due(at(1_000)), vec![one.clone()]);
+        assert_eq!(due(&mut pace, at(999)), vec![]);
+        assert_eq!(due(&mut pace, at(1_000)), vec![one.clone()]);
         pace.changed(&one, at(1_500));
-        assert_eq!(pace.due(at(2_000)), vec![one.clone()]);
-        assert_eq!(pace.due(at(9_000)), vec![]);
+        assert_eq!(due(&mut pace, at(2_000)), vec![one.clone()]);
+        assert_eq!(due(&mut pace, at(9_000)), vec![]);
         assert!(pace.0.is_empty());
+    }
+
+    #[test]
+    fn a_large_one_is_recorded_less_often() {
+        let at = |ms: i64| Timestamp::from_millisecond(1_000_000 + ms).unwrap();
+        let one = IncidentId("i1".into());
+        let mut pace = Pace::default();
+        pace.changed(&one, at(0));
+        assert_eq!(pace.due(at(0), |_| true), vec![one.clone()]);
+        pace.changed(&one, at(1));
+        assert_eq!(pace.next_at(), Some(at(10_000)));
+        assert_eq!(pace.due(at(9_999), |_| true), vec![]);
+        assert_eq!(pace.due(at(10_000), |_| true), vec![one]);
     }
 }

@@ -7,9 +7,11 @@ use std::{
 
 use async_trait::async_trait;
 use collectors::{
-    Alert,
+    Alert, SourceName,
     alertmanager::{AlertmanagerClient, Silence},
+    icinga2::{CheckState, Held, Named},
     prometheus::{PrometheusSource, RuleState, ScrapeTarget},
+    source::Reading,
 };
 use deploy_engine::{
     job::{JobEvent, JobId, JobResult, JobState, Journal},
@@ -39,8 +41,12 @@ pub struct RecordError(pub String);
 /// them nothing is started.
 #[async_trait]
 pub trait Records: Send + Sync {
-    /// Alerts that fire now, for a start after a restart.
-    async fn firing_alerts(&self) -> Result<Vec<Alert>, RecordError>;
+    /// A page of the alerts that fire now, for a start after a restart: by source and fingerprint, those after `last`. None are
+    /// left when it is empty.
+    async fn firing_alerts(
+        &self,
+        last: Option<&(SourceName, String)>,
+    ) -> Result<Vec<Alert>, RecordError>;
     async fn open_incidents(&self) -> Result<Vec<Incident>, RecordError>;
     /// One of them; in a storm all of them are very large.
     async fn open_incident(&self, id: &IncidentId) -> Result<Option<Incident>, RecordError> {
@@ -94,6 +100,10 @@ pub trait Records: Send + Sync {
     ) -> Result<Option<Overridden>, RecordError> {
         Ok(None)
     }
+    /// What was read in logs of late. Records that know no logs have none.
+    async fn readings(&self) -> Result<Vec<Reading>, RecordError> {
+        Ok(Vec::new())
+    }
     /// Ties an override of this incident, if there is one, to the one job that it counts for.
     async fn use_override(
         &self,
@@ -105,13 +115,17 @@ pub trait Records: Send + Sync {
     }
 }
 
-/// Prometheus as evidence.
+/// Prometheus as evidence, and Icinga beside it.
 #[async_trait]
 pub trait Metrics: Send + Sync {
     async fn rules(&self) -> Result<Vec<RuleState>, String>;
     async fn targets(&self) -> Result<Vec<ScrapeTarget>, String>;
     /// Is it up and past the replay of its log?
     async fn ready(&self) -> Result<(), String>;
+    /// These checks as Icinga last ran them; those that there are.
+    async fn checks(&self, _of: &BTreeSet<Named>) -> Result<Vec<CheckState>, String> {
+        Ok(Vec::new())
+    }
 }
 
 #[async_trait]
@@ -141,6 +155,10 @@ pub trait Silences: Send + Sync {
     async fn silences(&self) -> Result<Vec<Silence>, String>;
     /// Does it answer for itself?
     async fn well(&self) -> Result<(), String>;
+    /// Downtimes and acknowledgements in Icinga; none: there is no Icinga to be asked.
+    async fn held(&self) -> Option<Result<Vec<Held>, String>> {
+        None
+    }
 }
 
 #[async_trait]
@@ -255,6 +273,20 @@ pub struct VitalsNow {
     pub monitoring_lost: Option<MonitoringLost>,
     /// Domain scope → what was seen when it was last decided: what the first step need not ask again while it is fresh.
     pub sightings: BTreeMap<String, Sighting>,
+    /// What hosts last said of themselves.
+    pub pulses: BTreeMap<HostName, Pulse>,
+}
+
+/// What a host says of itself in passing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    /// By the bot's clock: when it was asked, and when it had answered.
+    pub asked_at: Timestamp,
+    pub answered_at: Timestamp,
+    /// The host's own clock in between.
+    pub clock: Timestamp,
+    /// Somebody works on it.
+    pub marker: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,21 +1,40 @@
 //! After a restart: incidents and holds come from the records, jobs from the journal, alerts from the store. Nothing is begun
 //! twice, nothing is forgotten.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 
-use collectors::Status;
+use collectors::{Alert, SourceName, Status};
 use deploy_engine::job::{JobId, JobKind, JobState};
 use jiff::Timestamp;
 
-use super::{Jobs, Ports, ports::state};
+use super::{Jobs, Ports, Records, ports::state};
 use crate::{
     budget::{LEDGER_SPAN, RepairOutcome},
-    incident::{Event, Incident, IncidentId, State},
+    incident::{Event, Incident, IncidentId, Incidents, State, alert_key},
 };
+
+/// Alerts that fire, page by page: very many may, and one that is left out would be taken for ended.
+#[derive(Default)]
+pub(super) struct Pages {
+    last: Option<(SourceName, String)>,
+}
+
+impl Pages {
+    /// None: there are no more.
+    pub async fn next(&mut self, records: &dyn Records) -> Result<Option<Vec<Alert>>, String> {
+        let page = records.firing_alerts(self.last.as_ref()).await;
+        let page = page.map_err(|error| error.to_string())?;
+        let Some(last) = page.last() else {
+            return Ok(None);
+        };
+        self.last = Some(last.key());
+        Ok(Some(page))
+    }
+}
 
 /// What a restarted healer goes on with.
 pub(super) struct Restored {
-    pub incidents: BTreeMap<IncidentId, Incident>,
+    pub incidents: Incidents,
     /// Repairs to be driven on.
     pub jobs: Vec<(JobId, IncidentId)>,
 }
@@ -50,7 +69,7 @@ pub(super) async fn restore(
     end_finished(jobs, &mut incidents, &unfinished, now).await?;
     end_silent(ports, &mut incidents, now).await?;
     Ok(Restored {
-        incidents,
+        incidents: incidents.into_values().collect(),
         jobs: unfinished,
     })
 }
@@ -138,15 +157,11 @@ async fn end_silent(
     incidents: &mut BTreeMap<IncidentId, Incident>,
     now: Timestamp,
 ) -> Result<(), String> {
-    let firing = ports
-        .records
-        .firing_alerts()
-        .await
-        .map_err(|error| error.to_string())?;
-    let firing: BTreeSet<String> = firing
-        .iter()
-        .map(|alert| format!("{}/{}", alert.source, alert.fingerprint))
-        .collect();
+    let mut firing = HashSet::new();
+    let mut pages = Pages::default();
+    while let Some(page) = pages.next(&*ports.records).await? {
+        firing.extend(page.iter().map(alert_key));
+    }
     for incident in incidents.values_mut() {
         let mut ended = false;
         for (key, alert) in &mut incident.alerts {
@@ -159,6 +174,7 @@ async fn end_silent(
         let more = incident.more.len();
         incident.more.retain(|key| firing.contains(key));
         ended |= incident.more.len() < more;
+        incident.explained.retain(|key, _| firing.contains(key));
         if ended && !incident.is_firing() {
             incident
                 .apply(&Event::AlertsChanged, now)

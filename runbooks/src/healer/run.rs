@@ -1,11 +1,8 @@
 //! The loop that owns the incidents.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
-use collectors::{Alert, Change, Status, watchdog};
+use collectors::{Alert, Change, Status, flap::Flap, logs::page, watchdog};
 use deploy_engine::{
     job::{JobId, JobKind, JobResult},
     runner::Clock,
@@ -16,17 +13,24 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Evaluated, HealSettings, Jobs, News, Ports,
     evaluate::{Evaluator, hosts_down},
+    flaps::Flaps,
     gatekeeper::Gatekeeper,
     jobs,
     pace::Pace,
-    restore::restore,
+    regroup::{Causes, Leavers},
+    restore::{Pages, restore},
+    starts::Starts,
 };
 use crate::{
+    alerts::Gate,
     decide::{Decision, HealPlan},
     format::RunbookId,
-    incident::{Domain, Event, Incident, IncidentId, Placement, State, alert_key, place},
+    incident::{
+        Claim, Domain, Event, Incident, IncidentId, Incidents, Placement, State, Symptom, View,
+        alert_key, place,
+    },
     library::Library,
-    matching::match_alert,
+    matching::{Matched, match_alert},
     storm::{self, Weather},
     topology::Topology,
 };
@@ -36,8 +40,6 @@ use crate::{
 const ORDERS: usize = 4_096;
 /// Looks at the same time: each asks all members of a service.
 const LOOKS: usize = 4;
-/// Starts of alerts that the storm gate counts: more than any limit of it.
-const STARTED_KEPT: usize = 10_000;
 /// The longest pause without looking at the clock.
 const TICK: std::time::Duration = std::time::Duration::from_secs(5);
 /// The shortest pause, so that something that is always due cannot spin.
@@ -46,7 +48,10 @@ const SHORTEST_TICK: std::time::Duration = std::time::Duration::from_millis(20);
 /// Something for the loop.
 pub enum Order {
     /// Alerts that were taken in, repeats included (the Watchdog lives from them).
-    Heard { alerts: Vec<(Alert, Change)> },
+    Heard {
+        alerts: Vec<(Alert, Change)>,
+        reply: oneshot::Sender<()>,
+    },
     Approve {
         incident: IncidentId,
         digest: String,
@@ -66,8 +71,6 @@ pub enum Order {
     Incidents {
         reply: oneshot::Sender<Vec<Incident>>,
     },
-    /// Does the loop turn?
-    Alive { reply: oneshot::Sender<()> },
     /// A person looked at a repair that was not proven: its incident may be decided again.
     Cleared {
         job: String,
@@ -116,8 +119,9 @@ pub struct HealerHandle {
 }
 
 impl HealerHandle {
+    /// Returns when they are in their incidents: whoever brings alerts brings no more than the loop can take.
     pub async fn heard(&self, alerts: Vec<(Alert, Change)>) -> Result<(), OrderError> {
-        self.send(Order::Heard { alerts }).await
+        self.ask(|reply| Order::Heard { alerts, reply }).await
     }
 
     pub async fn approve(
@@ -166,11 +170,6 @@ impl HealerHandle {
         self.ask(|reply| Order::Incidents { reply }).await
     }
 
-    /// Answers when the loop has worked through what was sent before.
-    pub async fn alive(&self) -> Result<(), OrderError> {
-        self.ask(|reply| Order::Alive { reply }).await
-    }
-
     /// For the observer of jobs: the last step of a repair has started. Never waits.
     pub fn proof_started(&self, incident: &str, job: &JobId) {
         let landed = Landed::Proof {
@@ -200,17 +199,21 @@ impl HealerHandle {
 }
 
 pub struct Healer {
-    ports: Ports,
+    pub(super) ports: Ports,
     jobs: Arc<dyn Jobs>,
     settings: Arc<HealSettings>,
-    topology: Arc<Topology>,
-    library: Arc<Library>,
+    pub(super) topology: Arc<Topology>,
+    pub(super) library: Arc<Library>,
     evaluator: Evaluator,
-    incidents: BTreeMap<IncidentId, Incident>,
+    pub(super) incidents: Incidents,
     looking: BTreeSet<IncidentId>,
     /// When alerts started, for the storm gate.
-    started: VecDeque<Timestamp>,
-    pace: Pace,
+    starts: Starts,
+    /// The causes as they were when alerts were last put to them.
+    pub(super) causes: Causes,
+    pub(super) leavers: Leavers,
+    flaps: Flaps,
+    pub(super) pace: Pace,
     serial: u64,
     orders: mpsc::Receiver<Order>,
     back: mpsc::Receiver<Landed>,
@@ -247,9 +250,12 @@ impl Healer {
             topology,
             library,
             evaluator,
-            incidents: BTreeMap::new(),
+            incidents: Incidents::default(),
             looking: BTreeSet::new(),
-            started: VecDeque::new(),
+            starts: Starts::default(),
+            causes: Causes::default(),
+            leavers: Leavers::default(),
+            flaps: Flaps::default(),
             pace: Pace::default(),
             serial: 0,
             orders,
@@ -277,7 +283,7 @@ impl Healer {
         }
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.ports.clock.now()
     }
 
@@ -290,25 +296,36 @@ impl Healer {
         for (job, incident) in restored.jobs {
             self.drive(job, incident);
         }
-        let firing = self
-            .ports
-            .records
-            .firing_alerts()
-            .await
-            .map_err(|error| error.to_string())?;
-        // When the Watchdog was first heard says nothing about now; the next one does.
-        let unknown = firing.into_iter().filter(|alert| {
-            let key = alert_key(alert);
-            alert.name != watchdog::ALERT_NAME && !self.incidents.values().any(|one| one.has(&key))
-        });
-        let unknown = unknown.map(|alert| (alert, Change::New)).collect();
-        self.heard(unknown).await;
+        let records = self.ports.records.clone();
+        let mut pages = Pages::default();
+        while let Some(page) = pages.next(&*records).await? {
+            // When the Watchdog was first heard says nothing about now; the next one does.
+            let unknown = page
+                .into_iter()
+                .filter(|alert| !self.is_watchdog(alert) && !self.fires(alert));
+            let unknown = unknown.map(|alert| (alert, Change::New)).collect();
+            self.heard(unknown).await;
+        }
         Ok(())
+    }
+
+    /// Is it on record that this alert fires?
+    fn fires(&self, alert: &Alert) -> bool {
+        let key = alert_key(alert);
+        let known = self.incidents.with_alert(&key);
+        // Of what an incident keeps by key alone, only what fires.
+        known.is_some_and(|one| {
+            let whole = one.alerts.get(&key);
+            whole.is_none_or(|whole| whole.status == Status::Firing)
+        })
     }
 
     async fn order(&mut self, order: Order) {
         match order {
-            Order::Heard { alerts } => self.heard(alerts).await,
+            Order::Heard { alerts, reply } => {
+                self.heard(alerts).await;
+                let _ = reply.send(());
+            }
             Order::Approve {
                 incident,
                 digest,
@@ -353,9 +370,6 @@ impl Healer {
                     .cloned()
                     .collect();
                 let _ = reply.send(open);
-            }
-            Order::Alive { reply } => {
-                let _ = reply.send(());
             }
         }
     }
@@ -407,26 +421,26 @@ impl Healer {
         for id in touched {
             self.alerts_changed(&id).await;
         }
+        self.regroup().await;
     }
 
     /// An incident that stays as it is, but for its alerts, is put on record with others, now and then.
-    async fn alerts_changed(&mut self, id: &IncidentId) {
+    pub(super) async fn alerts_changed(&mut self, id: &IncidentId) {
         let now = self.now();
         let Some(incident) = self.incidents.get(id) else {
             return;
         };
-        let state = incident.state.clone();
-        let next = state.next(&Event::AlertsChanged, incident.is_firing(), now);
-        let stays = next.is_ok_and(|next| next == incident.state);
-        match stays {
+        match incident.stays_with_its_alerts(now) {
             true => self.pace.changed(id, now),
             false => drop(self.change(id, &Event::AlertsChanged).await),
         }
     }
 
-    /// Records incidents of which nothing but the alerts has changed.
+    /// Records incidents of which nothing but the alerts has changed, and tells how many there are now.
     async fn keep_pace(&mut self, now: Timestamp) {
-        let due = self.pace.due(now);
+        let all = &self.incidents;
+        let is_large = |id: &IncidentId| all.get(id).is_some_and(|one| !one.more.is_empty());
+        let due = self.pace.due(now, is_large);
         let found = due.iter().filter_map(|id| self.incidents.get(id));
         let incidents: Vec<&Incident> = found.collect();
         if let Err(error) = self.ports.records.put_incidents(&incidents).await {
@@ -434,12 +448,21 @@ impl Healer {
             self.ports.tell.tell(News::Trouble { what });
             // They are still not on record.
             due.iter().for_each(|id| self.pace.changed(id, now));
+            return;
+        }
+        for incident in incidents {
+            let grows = !incident.explained.is_empty();
+            if matches!(incident.state, State::TellOnly { .. }) || grows {
+                let incident = Box::new(incident.clone());
+                let page = false;
+                self.ports.tell.tell(News::Incident { incident, page });
+            }
         }
     }
 
     /// The incident that the alert changes; it is not recorded yet.
-    fn place(&mut self, alert: &Alert, change: Change) -> Option<IncidentId> {
-        if alert.name == watchdog::ALERT_NAME {
+    pub(super) fn place(&mut self, alert: &Alert, change: Change) -> Option<IncidentId> {
+        if self.is_watchdog(alert) {
             if alert.status == Status::Firing && change != Change::Stale {
                 self.ports.vitals.set(|vitals| {
                     vitals.watchdog_seen = vitals.watchdog_seen.max(Some(alert.received_at));
@@ -447,50 +470,128 @@ impl Healer {
             }
             return None;
         }
-        if matches!(change, Change::New | Change::Refiring) {
-            self.started.push_back(self.now());
-            if self.started.len() > STARTED_KEPT {
-                self.started.pop_front();
-            }
+        if page::is_line(alert) {
+            // No storm either: whoever can write lines must not be able to stop repairs.
+            return change.replaces().then(|| self.place_line(alert))?;
         }
-        if !change.replaces() {
+        if !change.replaces() || self.folds(alert) {
             return None;
         }
-        let matched = match_alert(&self.library, &self.topology, alert);
-        let id = match place(&self.incidents, &matched, alert) {
-            Placement::Existing(id) => id,
-            Placement::New(_) if alert.status == Status::Resolved => return None,
-            Placement::New(domain) => self.open(domain),
+        self.take_in(alert, change)
+    }
+
+    /// It has ended, but comes and goes: its incident stays as it is for a while.
+    fn folds(&mut self, alert: &Alert) -> bool {
+        let (key, now) = (alert_key(alert), self.now());
+        if alert.status == Status::Firing {
+            self.flaps.began(&key, now);
+            return false;
+        }
+        let flap = self.flaps.ended(&key, alert.starts_at, now);
+        let known = self.incidents.with_alert(&key);
+        let known = known.filter(|one| one.is_light()).map(|one| one.id.clone());
+        let (Flap::Flapping { until, .. }, Some(id)) = (flap, known) else {
+            return false;
         };
+        self.flaps.hold(until, alert);
         if let Some(incident) = self.incidents.get_mut(&id) {
-            incident.hear(alert);
-            incident.learn(matched);
+            incident.comes_and_goes.insert(alert.name.clone());
+            self.pace.changed(&id, now);
+        }
+        true
+    }
+
+    /// Ends of alerts that have not come again, and of those whose incident is worked on: a proof must see them.
+    async fn unfold(&mut self) {
+        let (now, incidents) = (self.now(), &self.incidents);
+        let is_worked_on = |key: &str| incidents.with_alert(key).is_none_or(|one| !one.is_light());
+        let ended = self.flaps.due(now, is_worked_on);
+        let touched: BTreeSet<IncidentId> = ended
+            .iter()
+            .filter_map(|alert| self.take_in(alert, Change::Resolved))
+            .collect();
+        for id in touched {
+            self.alerts_changed(&id).await;
+        }
+    }
+
+    fn take_in(&mut self, alert: &Alert, change: Change) -> Option<IncidentId> {
+        self.leavers.ended_or_placed(&alert_key(alert));
+        let matched = match_alert(&self.library, &self.topology, alert);
+        if matches!(matched, Matched::Gate { .. }) {
+            return None;
+        }
+        let claim = Claim::of(&self.library, &matched, alert);
+        let placed = place(&self.view(), &claim, alert);
+        if matches!(change, Change::New | Change::Refiring) {
+            self.count(&placed, &claim, alert);
+        }
+        let id = match placed {
+            Placement::Existing(id) => id,
+            Placement::Explained(..) | Placement::New(_) if alert.status == Status::Resolved => {
+                return None;
+            }
+            Placement::Explained(id, because) => {
+                let symptom = Symptom { claim, because };
+                self.incidents.explain(&id, alert_key(alert), symptom);
+                return Some(id);
+            }
+            Placement::New(domain) => {
+                let may_be_symptom = claim.may_be_symptom(&self.topology);
+                self.open(domain, may_be_symptom)
+            }
+        };
+        let key = alert_key(alert);
+        let known = self.incidents.get(&id);
+        let is_own = known.is_some_and(|one| !one.explained.contains_key(&key));
+        self.incidents.hear(&id, alert);
+        // A symptom teaches its cause nothing.
+        if let Some(incident) = self.incidents.get_mut(&id).filter(|_| is_own) {
+            incident.learn(&alert.name, matched);
         }
         Some(id)
     }
 
-    fn open(&mut self, domain: Domain) -> IncidentId {
+    /// By whichever name the rules call it.
+    fn is_watchdog(&self, alert: &Alert) -> bool {
+        alert.name == watchdog::ALERT_NAME
+            || self.library.alerts().gate(alert) == Some(Gate::Watchdog)
+    }
+
+    pub(super) fn open(&mut self, domain: Domain, may_be_symptom: bool) -> IncidentId {
         let now = self.now();
         let id = IncidentId(self.unique("i"));
-        let incident = Incident {
-            id: id.clone(),
-            domain,
-            opened_at: now,
-            closed_at: None,
-            state: State::Open,
-            since: now,
-            alerts: BTreeMap::new(),
-            more: BTreeSet::new(),
-            subjects: BTreeSet::new(),
-            runbooks: Vec::new(),
-            steady: BTreeMap::new(),
-            jobs: Vec::new(),
-            unproven: Vec::new(),
-            under: None,
-            tell_only: None,
-        };
-        self.incidents.insert(id.clone(), incident);
+        let mut incident = Incident::opened(id.clone(), domain, now);
+        if may_be_symptom {
+            incident.gathers_until = Some(now + self.settings.gathers());
+        }
+        self.incidents.insert(incident);
         id
+    }
+
+    /// What another incident explains is no storm.
+    fn count(&mut self, placed: &Placement, claim: &Claim, alert: &Alert) {
+        let now = self.now();
+        match placed {
+            Placement::Explained(..) => {}
+            // However many tell of one service, it is one thing that is broken.
+            Placement::Existing(_) if matches!(claim.domain, Domain::Service(_)) => {}
+            _ if claim.may_be_symptom(&self.topology) => {
+                let until = now + self.settings.gathers();
+                self.starts.may_be_symptom(until, alert_key(alert));
+            }
+            Placement::Existing(_) | Placement::New(_) => self.starts.began(now),
+        }
+    }
+
+    pub(super) fn view(&self) -> View<'_> {
+        View {
+            incidents: &self.incidents,
+            library: &self.library,
+            topology: &self.topology,
+            now: self.now(),
+            settles: self.settings.settles(),
+        }
     }
 
     /// Letters and digits, sorted by time, unique in this process; the milliseconds make it so over restarts.
@@ -504,7 +605,11 @@ impl Healer {
     }
 
     /// Applies an event, records, tells.
-    async fn change(&mut self, id: &IncidentId, event: &Event) -> Result<(), OrderError> {
+    pub(super) async fn change(
+        &mut self,
+        id: &IncidentId,
+        event: &Event,
+    ) -> Result<(), OrderError> {
         let now = self.now();
         let incident = self
             .incidents
@@ -520,7 +625,9 @@ impl Healer {
             });
             return Err(OrderError::Records(error.to_string()));
         }
-        if worth_telling(&before, incident) {
+        // What was gathered and turned out to be nothing by itself was never told of.
+        let unheard = before.gathers(now) && !incident.is_open();
+        if worth_telling(&before, incident) && !unheard {
             let page = is_page(&before.state, &incident.state);
             self.ports.tell.tell(News::Incident {
                 incident: Box::new(incident.clone()),
@@ -528,9 +635,18 @@ impl Healer {
             });
         }
         if !incident.is_open() {
-            self.incidents.remove(id);
+            self.close(id);
         }
         Ok(())
+    }
+
+    /// What it explained and still fires is left alone for a while: much of it ends with its cause.
+    fn close(&mut self, id: &IncidentId) {
+        let Some(closed) = self.incidents.take(id) else {
+            return;
+        };
+        let due = self.now() + self.settings.settles();
+        self.leavers.wait(closed.explained.into_keys(), due);
     }
 
     /// Records an incident as it is.
@@ -544,7 +660,7 @@ impl Healer {
             });
         }
         if !incident.is_open() {
-            self.incidents.remove(id);
+            self.close(id);
         }
     }
 
@@ -562,12 +678,14 @@ impl Healer {
                 let _ = self.change(&id, &Event::Tick).await;
             }
         }
+        self.unfold().await;
+        self.regroup().await;
         self.keep_pace(now).await;
         self.weather(now);
         let due: Vec<IncidentId> = self
             .incidents
             .values()
-            .filter(|one| one.is_open() && one.state.is_due(now))
+            .filter(|one| one.is_open() && one.state.is_due(now) && !one.gathers(now))
             .map(|one| one.id.clone())
             .collect();
         for id in due {
@@ -576,17 +694,16 @@ impl Healer {
     }
 
     fn weather(&mut self, now: Timestamp) {
-        while self
-            .started
-            .front()
-            .is_some_and(|at| now.duration_since(*at) > storm::WINDOW)
-        {
-            self.started.pop_front();
-        }
+        let explained = |key: &str| {
+            let known = self.incidents.with_alert(key);
+            known.is_some_and(|one| one.explained.contains_key(key))
+        };
+        let new_alerts = self.starts.count(now, explained);
         let vitals = self.ports.vitals.get();
         let sick = |one: &&Incident| {
             matches!(one.domain, Domain::Service(_))
                 && one.under.is_none()
+                && !one.gathers(now)
                 && one.is_firing()
                 && !matches!(one.state, State::Healed { .. } | State::Resolved { .. })
         };
@@ -596,7 +713,7 @@ impl Healer {
             now.duration_since(lost.since) > fresh && now.duration_since(lost.judged_at) < fresh
         });
         let weather = Weather {
-            new_alerts: self.started.len(),
+            new_alerts,
             unhealthy_services: self.incidents.values().filter(sick).count(),
             // Never heard since the start is not a loss; gate G3 stands still for it anyway.
             monitoring_lost: vitals
@@ -742,16 +859,13 @@ impl Healer {
             let _ = self.change(id, &Event::Decided { decision }).await;
             return;
         }
-        // If this cannot be recorded the job is in the journal all the same, and a restart finds it.
-        let _ = self
-            .change(
-                id,
-                &Event::JobStarted {
-                    job: job.to_string(),
-                },
-            )
-            .await;
-        self.drive(job, id.clone());
+        // What comes back from it is heard after this. If it cannot be recorded the job is in the journal all the same, and a
+        // restart finds it.
+        self.drive(job.clone(), id.clone());
+        let started = Event::JobStarted {
+            job: job.to_string(),
+        };
+        let _ = self.change(id, &started).await;
     }
 
     fn drive(&self, job: JobId, incident: IncidentId) {
@@ -812,6 +926,11 @@ impl Healer {
             State::Shadow { again, .. } => Some(*again),
             _ => None,
         });
+        let gathers = self.incidents.values().filter_map(|one| one.gathers_until);
+        let due = due.chain(gathers.filter(|until| now < *until));
+        let due = due
+            .chain(self.leavers.next_at())
+            .chain(self.flaps.next_at());
         let left = due.chain(self.pace.next_at()).min().map_or(TICK, |at| {
             std::time::Duration::try_from(now.duration_until(at)).unwrap_or_default()
         });

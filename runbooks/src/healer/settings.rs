@@ -36,7 +36,15 @@ pub struct HealSettings {
     pub unearned: bool,
     /// The Watchdog must have been heard within so many seconds.
     pub watchdog_seconds: Option<u32>,
+    /// How long what may be a symptom waits for its cause, and how long a cause is over before what it explained counts by itself.
+    pub gathers_seconds: Option<u32>,
+    pub settles_seconds: Option<u32>,
 }
+
+/// Rules of one outage fire within two or three evaluations of each other.
+const GATHERS: SignedDuration = SignedDuration::from_secs(30);
+/// Rules look back over some minutes, and senders group what has ended for as long.
+const SETTLES: SignedDuration = SignedDuration::from_mins(5);
 
 impl HealSettings {
     pub fn configured_mode(&self, runbook: &RunbookId) -> Mode {
@@ -46,6 +54,16 @@ impl HealSettings {
     pub fn watchdog_fresh(&self) -> SignedDuration {
         let seconds = self.watchdog_seconds.map(i64::from);
         seconds.map_or(watchdog::FRESH, SignedDuration::from_secs)
+    }
+
+    pub fn gathers(&self) -> SignedDuration {
+        let seconds = self.gathers_seconds.map(i64::from);
+        seconds.map_or(GATHERS, SignedDuration::from_secs)
+    }
+
+    pub fn settles(&self) -> SignedDuration {
+        let seconds = self.settles_seconds.map(i64::from);
+        seconds.map_or(SETTLES, SignedDuration::from_secs)
     }
 
     pub fn opted_in(&self, runbook: &Runbook) -> bool {
@@ -70,14 +88,15 @@ impl HealSettings {
                     .ok_or_else(|| wrong(format!("expected a time like 30s; found {value}")))?;
                 Span::parse(text).map_err(wrong)
             };
-            match name.as_str() {
-                "settle" => runbook.proof.settle = span()?,
-                "deadline" => runbook.proof.deadline = span()?,
-                known if runbook.settings.contains_key(known) => {}
+            match (name.as_str(), &mut runbook.proof) {
+                ("settle", Some(proof)) => proof.settle = span()?,
+                ("deadline", Some(proof)) => proof.deadline = span()?,
+                (known, _) if runbook.settings.contains_key(known) => {}
                 _ => return Err(wrong("it has no such setting".to_owned())),
             }
         }
-        if runbook.proof.settle >= runbook.proof.deadline {
+        let proof = runbook.proof.as_ref();
+        if proof.is_some_and(|proof| proof.settle >= proof.deadline) {
             return Err(format!(
                 "{}: expected the proof's deadline after its settle time",
                 runbook.runbook

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use deploy_engine::{
     job::{Action, Step},
     model::HostName,
-    probe::{Reading, Readings, host, rabbitmq},
+    probe::{Reading, Readings, ceph, host, rabbitmq},
     wire::Work,
 };
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,9 @@ use serde_json::Value;
 use crate::gate::{Direct, maintenance::Sign};
 
 /// Where answers tell the version of what is running: probe, place in the answer. A map there is of node → version.
-const VERSIONS: [(&str, &str); 4] = [
+/// In one of maps the keys are the versions.
+const VERSIONS: [(&str, &str); 5] = [
+    (ceph::CLUSTER, "/versions"),
     (rabbitmq::CLUSTER_STATUS, "/versions"),
     ("galera.status", "/version"),
     ("haproxy.info", "/version"),
@@ -32,6 +34,8 @@ pub struct Sighting {
     /// What a person switched off; why that is not known.
     pub disabled: Result<Vec<Sign>, String>,
     pub mixed_versions: Vec<Sign>,
+    /// What somebody holds of Ceph; why that is not known.
+    pub ceph_flags: Result<Vec<Sign>, String>,
 }
 
 /// `units`: what the steps start and stop, by host.
@@ -41,6 +45,7 @@ pub(super) fn sight(readings: &Readings, units: &BTreeMap<HostName, BTreeSet<Str
         unread: unread(readings),
         disabled: disabled(readings, units),
         mixed_versions: mixed_versions(readings),
+        ceph_flags: ceph_flags(readings),
     }
 }
 
@@ -63,17 +68,21 @@ fn direct(readings: &Readings) -> Vec<Direct> {
     readings.by_probe.iter().flat_map(of_probe).collect()
 }
 
-/// Hosts none of whose probes was answered.
-pub(super) fn unread(readings: &Readings) -> BTreeSet<HostName> {
-    let mut answered: BTreeMap<&HostName, bool> = BTreeMap::new();
+/// Hosts that were asked, and whether any of their probes answered.
+pub(super) fn answers(readings: &Readings) -> BTreeMap<HostName, bool> {
+    let mut answered: BTreeMap<HostName, bool> = BTreeMap::new();
     for (host, reading) in readings.by_probe.values().flatten() {
-        *answered.entry(host).or_default() |= matches!(reading, Reading::Known { .. });
+        *answered.entry(host.clone()).or_default() |= matches!(reading, Reading::Known { .. });
     }
     answered
+}
+
+/// Hosts none of whose probes was answered.
+pub(super) fn unread(readings: &Readings) -> BTreeSet<HostName> {
+    let silent = answers(readings)
         .into_iter()
-        .filter(|(_, answered)| !answered)
-        .map(|(host, _)| host.clone())
-        .collect()
+        .filter(|(_, answered)| !answered);
+    silent.map(|(host, _)| host).collect()
 }
 
 /// The units that steps name, by host.
@@ -134,7 +143,9 @@ fn mixed_versions(readings: &Readings) -> Vec<Sign> {
             match value.pointer(place) {
                 Some(Value::String(version)) => drop(found.insert(version)),
                 Some(Value::Object(nodes)) => {
-                    found.extend(nodes.values().filter_map(Value::as_str))
+                    found.extend(nodes.values().filter_map(Value::as_str));
+                    let maps = nodes.values().filter_map(Value::as_object);
+                    found.extend(maps.flat_map(|map| map.keys().map(String::as_str)));
                 }
                 _ => {}
             }
@@ -148,6 +159,25 @@ fn mixed_versions(readings: &Readings) -> Vec<Sign> {
         }
     }
     signs
+}
+
+/// Flags that any answer of the monitors has. One answer is enough: all of them tell the same map.
+fn ceph_flags(readings: &Readings) -> Result<Vec<Sign>, String> {
+    let mut flags: BTreeSet<&str> = BTreeSet::new();
+    let mut answered = false;
+    for value in known(readings, ceph::CLUSTER) {
+        let list = value.get("flags").and_then(Value::as_array);
+        let list = list.ok_or("expected the flags of Ceph's map; found none")?;
+        answered = true;
+        flags.extend(list.iter().filter_map(Value::as_str));
+    }
+    if !answered {
+        return Err("no monitor of Ceph answered".to_owned());
+    }
+    let signs = flags.into_iter();
+    Ok(signs
+        .map(|flag| Sign::new(format!("Ceph has the flag {flag}")))
+        .collect())
 }
 
 fn known<'r>(readings: &'r Readings, probe: &str) -> impl Iterator<Item = &'r Value> {
@@ -223,7 +253,23 @@ mod tests {
             ]),
             1
         );
+        let daemons = |osd: &str| json!({"versions": {"mon": {"16.2.15": 3}, "osd": {osd: 2}}});
+        assert_eq!(mixed(&[(ceph::CLUSTER, "h1", daemons("16.2.15"))]), 0);
+        assert_eq!(mixed(&[(ceph::CLUSTER, "h1", daemons("16.2.14"))]), 1);
         let nodes = json!({"versions": {"rabbit@h1": "3.10.8", "rabbit@h2": "3.11.1"}});
         assert_eq!(mixed(&[("rabbitmq.cluster_status", "h1", nodes)]), 1);
+    }
+
+    #[test]
+    fn flags_of_ceph() {
+        let flags = |of: &[(&str, &str, Value)]| ceph_flags(&readings(of));
+        let map = |flags: Value| (ceph::CLUSTER, "h1", json!({ "flags": flags }));
+        assert_eq!(flags(&[map(json!([]))]), Ok(vec![]));
+        assert_eq!(
+            flags(&[map(json!(["noout"]))]),
+            Ok(vec![Sign::new("Ceph has the flag noout")])
+        );
+        assert!(flags(&[]).unwrap_err().contains("no monitor"));
+        assert!(flags(&[(ceph::CLUSTER, "h1", json!({}))]).is_err());
     }
 }

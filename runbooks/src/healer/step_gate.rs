@@ -12,7 +12,7 @@ use deploy_engine::{
     probe::{self, Ask, Readings},
     runner::{GateVerdict, StepGate},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -34,6 +34,8 @@ use crate::{
 
 /// Hosts have so long to answer for themselves; the runner's gate has ten seconds in all.
 const HOSTS_LIMIT: Duration = Duration::from_secs(7);
+/// How old a host's pulse may be before a step that only looks: as old as the monitoring's answers. An act is preceded by a new one.
+const LOOK_PULSE_AGE: SignedDuration = SignedDuration::from_secs(1);
 /// What a half-repaired service says of itself is taken in if it comes soon: command lines of brokers take seconds, and the
 /// step's own guards ask it all the same.
 const SERVICE_LIMIT: Duration = Duration::from_secs(3);
@@ -121,8 +123,12 @@ impl HealGate {
             .library
             .get(&runbook_id)
             .ok_or_else(|| format!("there is no runbook {runbook_id} any more"))?;
-        let incident = self.incident(incident).await?;
-        let plan = self.plan(&incident, job).await?;
+        let (incident, plan, overridden) = tokio::join!(
+            self.incident(incident),
+            self.plan(incident, job),
+            self.keeper.overridden(incident, Some(&id.0))
+        );
+        let (incident, plan) = (incident?, plan?);
         let steps = &job.steps[..];
         let hosts = hosts_of(steps);
         let firing = Firing::of(&incident);
@@ -130,11 +136,16 @@ impl HealGate {
             hosts: &hosts,
             labels: &firing.labels,
             own_job: Some(id),
+            pulse_since: match facts::acts(step) {
+                true => now,
+                // A step that only looks does nothing to whoever works there.
+                false => now.saturating_sub(LOOK_PULSE_AGE).unwrap_or(now),
+            },
         };
         let asks = asks_of(runbook, &incident, &self.keeper.topology);
         let (world, metric, sighting) = tokio::join!(
             self.keeper.read(&about, now),
-            self.keeper.metric(&firing.names),
+            self.keeper.metric(&firing.names, &firing.labels),
             self.sighting(job, &asks, acted)
         );
         let ledger = world
@@ -155,7 +166,7 @@ impl HealGate {
             targets: plan.targets.clone(),
             own_job: Some(id),
             unproven: incident.unproven.clone(),
-            overridden: self.keeper.overridden(&incident.id.0, Some(&id.0)).await,
+            overridden,
         };
         let input = case.input(&self.keeper, phase, world, metric, sighting, &ledger);
         Ok(evaluate(&input))
@@ -169,8 +180,8 @@ impl HealGate {
     }
 
     /// The plan that the job was made from: it names the roles that its steps do not.
-    async fn plan(&self, incident: &Incident, job: &Job) -> Result<HealPlan, String> {
-        let id = IncidentId(incident.id.0.clone());
+    async fn plan(&self, incident: &str, job: &Job) -> Result<HealPlan, String> {
+        let id = IncidentId(incident.to_owned());
         let decision = self.keeper.ports.records.decision(&id).await;
         decision
             .map_err(|error| error.to_string())?

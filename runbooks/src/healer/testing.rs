@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use collectors::{
     Alert, Change, SourceName, Status,
     alertmanager::Silence,
+    icinga2::Held,
     prometheus::{RuleState, ScrapeTarget},
 };
 use deploy_engine::{
@@ -59,6 +60,8 @@ pub(crate) struct WorldNow {
     pub firing: bool,
     pub markers: BTreeMap<HostName, String>,
     pub silences: Vec<Silence>,
+    /// What Icinga says; none: there is none.
+    pub icinga: Option<Result<Vec<Held>, String>>,
     pub incidents: BTreeMap<IncidentId, Incident>,
     pub decisions: Vec<DecisionRecord>,
     pub ledger: Vec<Spent>,
@@ -194,14 +197,17 @@ impl Hosts for World {
 
 #[async_trait]
 impl Records for World {
-    async fn firing_alerts(&self) -> Result<Vec<Alert>, RecordError> {
-        Ok(self.now(|now| {
-            now.alerts
-                .iter()
-                .filter(|one| one.status == Status::Firing)
-                .cloned()
-                .collect()
-        }))
+    /// In pages of one.
+    async fn firing_alerts(
+        &self,
+        last: Option<&(SourceName, String)>,
+    ) -> Result<Vec<Alert>, RecordError> {
+        let next = self.now(|now| {
+            let firing = now.alerts.iter().filter(|one| one.status == Status::Firing);
+            let left = firing.filter(|one| last.is_none_or(|last| one.key() > *last));
+            left.min_by_key(|one| one.key()).cloned()
+        });
+        Ok(next.into_iter().collect())
     }
 
     async fn open_incidents(&self) -> Result<Vec<Incident>, RecordError> {
@@ -337,6 +343,10 @@ impl Silences for World {
             None => Ok(()),
         }
     }
+
+    async fn held(&self) -> Option<Result<Vec<Held>, String>> {
+        self.now(|now| now.icinga.clone())
+    }
 }
 
 impl Tell for World {
@@ -398,6 +408,11 @@ fn start(world: Arc<World>, journal: Arc<MemoryJournal>, mode: Mode) -> Stage {
 }
 
 pub(crate) fn three_caches() -> Arc<Topology> {
+    three_members("memcached")
+}
+
+/// Three hosts that are all members of the only service.
+pub(super) fn three_members(service: &str) -> Arc<Topology> {
     let members = vec![host("h1"), host("h2"), host("h3")];
     Arc::new(Topology {
         site: "test".into(),
@@ -407,7 +422,7 @@ pub(crate) fn three_caches() -> Arc<Topology> {
             .map(|(n, host)| (host.clone(), format!("10.0.0.{}", n + 1)))
             .collect(),
         services: [(
-            "memcached".parse().unwrap(),
+            service.parse().unwrap(),
             Deployed {
                 members,
                 settings: BTreeMap::new(),
@@ -424,7 +439,16 @@ pub(super) fn start_with(
     settings: HealSettings,
     library: Library,
 ) -> Stage {
-    let topology = three_caches();
+    start_on(three_caches(), world, journal, settings, library)
+}
+
+pub(super) fn start_on(
+    topology: Arc<Topology>,
+    world: Arc<World>,
+    journal: Arc<MemoryJournal>,
+    settings: HealSettings,
+    library: Library,
+) -> Stage {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ports = Ports {
         records: world.clone(),
@@ -472,7 +496,7 @@ pub(super) fn start_with(
     }
 }
 
-fn alert(name: &str, labels: &[(&str, &str)], status: Status) -> Alert {
+pub(super) fn alert(name: &str, labels: &[(&str, &str)], status: Status) -> Alert {
     let labels: BTreeMap<String, String> = labels
         .iter()
         .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
@@ -809,6 +833,27 @@ async fn alerts_that_nothing_is_done_about() {
     assert!(
         matches!(&told.state, State::TellOnly { why } if why == "no runbook is about SomethingElse")
     );
+    // More of the same is no reason to look again.
+    let more = (0..2 * crate::incident::ALERTS_KEPT).map(|number| {
+        let number = number.to_string();
+        let labels = [("alertname", "SomethingElse"), ("number", number.as_str())];
+        (alert("SomethingElse", &labels, Status::Firing), Change::New)
+    });
+    stage.handle.heard(more.collect()).await.unwrap();
+    let all = 1 + 2 * crate::incident::ALERTS_KEPT;
+    for _ in 0..300 {
+        if stage
+            .world
+            .now(|now| now.incidents[&told.id].known_alerts())
+            == all
+        {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let still = stage.world.now(|now| now.incidents[&told.id].clone());
+    assert_eq!((still.known_alerts(), &still.state), (all, &told.state));
+    assert_eq!(stage.world.now(|now| now.decisions.len()), 1);
 }
 
 #[tokio::test]

@@ -1,16 +1,18 @@
 //! Which incident an alert belongs to, and which incident waits for which: by the site's topology, not by labels alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use collectors::Alert;
 use deploy_engine::model::HostName;
 
-use super::{Domain, Incident, IncidentId, alert_key};
+use super::{Because, Claim, Domain, Incident, IncidentId, View, alert_key};
 use crate::{matching::Matched, topology::Topology};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Placement {
     Existing(IncidentId),
+    /// Another incident explains it.
+    Explained(IncidentId, Because),
     New(Domain),
 }
 
@@ -23,42 +25,51 @@ const FURTHER: &str = "(further names)";
 pub fn domain(matched: &Matched, alert: &Alert) -> Domain {
     match matched {
         Matched::Runbooks { domain, .. } => domain.clone(),
-        Matched::HostDown { host } => Domain::Host(host.clone()),
-        Matched::TellOnly { .. } => Domain::Alert(format!("{}/{}", alert.source, alert.name)),
+        Matched::HostDown { host, .. } => Domain::Host(host.clone()),
+        Matched::TellOnly { .. } | Matched::Gate { .. } => {
+            Domain::Alert(format!("{}/{}", alert.source, alert.name))
+        }
     }
 }
 
-/// Pure. Alerts of the same service, whichever member they name, are one incident; an alert that is known stays where it is.
-pub fn place(
-    incidents: &BTreeMap<IncidentId, Incident>,
-    matched: &Matched,
-    alert: &Alert,
-) -> Placement {
-    let open = || incidents.values().filter(|one| one.is_open());
-    let key = alert_key(alert);
-    let of = |domain: &Domain| open().find(|one| one.domain == *domain);
-    let wanted = domain(matched, alert);
-    let found = open().find(|one| one.has(&key)).or_else(|| of(&wanted));
-    if let Some(incident) = found {
+/// Pure. Alerts of the same service, whichever member they name, are one incident, and what another incident explains joins that;
+/// an alert that is known stays where it is.
+pub fn place(view: &View<'_>, claim: &Claim, alert: &Alert) -> Placement {
+    let incidents = view.incidents;
+    let wanted = claim.domain.clone();
+    if let Some(known) = incidents.with_alert(&alert_key(alert)) {
+        return Placement::Existing(known.id.clone());
+    }
+    let own = incidents.about(&wanted);
+    // What is worked on, or was, stays together.
+    if own.is_none_or(Incident::is_light)
+        && let Some((cause, because)) = view.cause(claim)
+    {
+        return Placement::Explained(cause.clone(), because);
+    }
+    if let Some(incident) = own {
         return Placement::Existing(incident.id.clone());
     }
-    let is_told = |domain: &Domain| matches!(domain, Domain::Alert(_));
-    if !is_told(&wanted) || open().filter(|one| is_told(&one.domain)).count() < TELL_ONLY_MAX {
+    let told = |one: &&Incident| one.is_open() && matches!(one.domain, Domain::Alert(_));
+    if !matches!(wanted, Domain::Alert(_))
+        || incidents.values().filter(told).count() < TELL_ONLY_MAX
+    {
         return Placement::New(wanted);
     }
     let further = Domain::Alert(format!("{}/{FURTHER}", alert.source));
-    match of(&further) {
+    match incidents.about(&further) {
         Some(incident) => Placement::Existing(incident.id.clone()),
         None => Placement::New(further),
     }
 }
 
 /// Pure. The incident of a host that is down, if it explains this one: causes in a lower layer come first. `down`: hosts that
-/// open incidents say are down.
+/// open incidents say are down; `asked`: those that were asked now, and whether they answered. What answers is not down, whoever says so:
+/// a monitoring that is cut off from it cannot know better.
 pub fn waits_for<'a>(
     incident: &Incident,
     topology: &Topology,
-    unreachable: &BTreeSet<HostName>,
+    asked: &BTreeMap<HostName, bool>,
     down: &'a [(HostName, IncidentId)],
 ) -> Option<&'a (HostName, IncidentId)> {
     let about = |host: &HostName| match &incident.domain {
@@ -67,51 +78,24 @@ pub fn waits_for<'a>(
             topology
                 .members(service)
                 .is_some_and(|members| members.contains(host))
-                && (incident.subjects.contains(host) || unreachable.contains(host))
+                && (incident.subjects.contains(host) || asked.contains_key(host))
         }
         Domain::Alert(_) => false,
     };
+    let is_away = |host: &HostName| asked.get(host) != Some(&true);
     down.iter()
-        .find(|(host, id)| *id != incident.id && about(host))
+        .find(|(host, id)| *id != incident.id && is_away(host) && about(host))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
+pub(super) mod testing {
     use super::*;
-    use crate::{decision::testing::host, incident::State, topology::Deployed};
 
-    fn incident(id: &str, domain: Domain) -> Incident {
-        Incident {
-            id: IncidentId(id.into()),
-            domain,
-            opened_at: jiff::Timestamp::UNIX_EPOCH,
-            closed_at: None,
-            state: State::Open,
-            since: jiff::Timestamp::UNIX_EPOCH,
-            alerts: BTreeMap::new(),
-            more: BTreeSet::new(),
-            subjects: BTreeSet::new(),
-            runbooks: vec![],
-            steady: BTreeMap::new(),
-            jobs: vec![],
-            unproven: vec![],
-            under: None,
-            tell_only: None,
-        }
+    pub fn incident(id: &str, domain: Domain) -> Incident {
+        Incident::opened(IncidentId(id.into()), domain, jiff::Timestamp::UNIX_EPOCH)
     }
 
-    fn about(service: &str) -> Matched {
-        let domain = Domain::Service(service.parse().unwrap());
-        Matched::Runbooks {
-            domain,
-            runbooks: vec![],
-            subjects: BTreeSet::new(),
-        }
-    }
-
-    fn alert(name: &str, fingerprint: usize) -> Alert {
+    pub fn alert(name: &str, fingerprint: usize) -> Alert {
         Alert {
             source: collectors::SourceName("am".into()),
             fingerprint: format!("{fingerprint:x}"),
@@ -125,18 +109,46 @@ mod tests {
             received_at: jiff::Timestamp::UNIX_EPOCH,
         }
     }
+}
 
-    fn all(incidents: impl IntoIterator<Item = Incident>) -> BTreeMap<IncidentId, Incident> {
-        incidents
-            .into_iter()
-            .map(|one| (one.id.clone(), one))
-            .collect()
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{
+        testing::{alert, incident},
+        *,
+    };
+    use crate::{
+        decision::testing::host, incident::Incidents, library::Library, topology::Deployed,
+    };
+
+    fn place(incidents: &Incidents, matched: &Matched, alert: &Alert) -> Placement {
+        let view = View {
+            incidents,
+            library: &Library::default(),
+            topology: &Topology::default(),
+            now: jiff::Timestamp::UNIX_EPOCH,
+            settles: jiff::SignedDuration::ZERO,
+        };
+        super::place(&view, &Claim::of(view.library, matched, alert), alert)
+    }
+
+    fn about(service: &str) -> Matched {
+        let domain = Domain::Service(service.parse().unwrap());
+        Matched::Runbooks {
+            domain,
+            runbooks: vec![],
+            subjects: BTreeSet::new(),
+            service: None,
+        }
     }
 
     fn told() -> Matched {
         Matched::TellOnly {
             why: String::new(),
             subjects: BTreeSet::new(),
+            service: None,
         }
     }
 
@@ -145,7 +157,8 @@ mod tests {
         let rabbitmq = incident("i1", Domain::Service("rabbitmq".parse().unwrap()));
         let mut closed = rabbitmq.clone();
         closed.closed_at = Some(jiff::Timestamp::UNIX_EPOCH);
-        let (open, closed) = (all([rabbitmq]), all([closed]));
+        let open = Incidents::from_iter([rabbitmq]);
+        let closed = Incidents::from_iter([closed]);
         let one = alert("X", 1);
         let existing = Placement::Existing(IncidentId("i1".into()));
         assert_eq!(place(&open, &about("rabbitmq"), &one), existing);
@@ -160,9 +173,9 @@ mod tests {
 
     #[test]
     fn alerts_of_one_name_that_only_people_can_help_are_one_incident() {
-        let placed = place(&BTreeMap::new(), &told(), &alert("Odd", 7));
+        let placed = place(&Incidents::default(), &told(), &alert("Odd", 7));
         assert_eq!(placed, Placement::New(Domain::Alert("am/Odd".into())));
-        let open = all([incident("i1", Domain::Alert("am/Odd".into()))]);
+        let open = Incidents::from_iter([incident("i1", Domain::Alert("am/Odd".into()))]);
         let placed = place(&open, &told(), &alert("Odd", 8));
         assert_eq!(placed, Placement::Existing(IncidentId("i1".into())));
     }
@@ -170,11 +183,11 @@ mod tests {
     #[test]
     fn very_many_names_share_one_incident() {
         let name = |n: usize| incident(&format!("i{n}"), Domain::Alert(format!("am/N{n}")));
-        let mut open = all((0..TELL_ONLY_MAX).map(name));
+        let mut open: Incidents = (0..TELL_ONLY_MAX).map(name).collect();
         let further = Domain::Alert(format!("am/{FURTHER}"));
         let placed = place(&open, &told(), &alert("One more", 1));
         assert_eq!(placed, Placement::New(further.clone()));
-        open.extend(all([incident("rest", further)]));
+        open.insert(incident("rest", further));
         let placed = place(&open, &told(), &alert("And one", 2));
         assert_eq!(placed, Placement::Existing(IncidentId("rest".into())));
         // A repair is never folded away.
@@ -186,7 +199,7 @@ mod tests {
     fn an_incident_ends_with_the_last_of_very_many_alerts() {
         let mut one = incident("i1", Domain::Alert("am/Odd".into()));
         let count = crate::incident::ALERTS_KEPT + 50;
-        (0..count).for_each(|n| one.hear(&alert("Odd", n)));
+        (0..count).for_each(|n| drop(one.hear(&alert("Odd", n))));
         assert_eq!((one.known_alerts(), one.more.len()), (count, 50));
         for n in 0..count {
             assert!(one.is_firing(), "{n} of {count} have ended");
@@ -212,14 +225,14 @@ mod tests {
         };
         let down = [(host("h2"), IncidentId("i9".into()))];
         let mut service = incident("i1", Domain::Service("rabbitmq".parse().unwrap()));
-        let none = BTreeSet::new();
+        let none = BTreeMap::new();
         assert_eq!(
             waits_for(&service, &topology, &none, &down),
             None,
             "it may be about another member"
         );
         assert_eq!(
-            waits_for(&service, &topology, &[host("h2")].into(), &down),
+            waits_for(&service, &topology, &[(host("h2"), false)].into(), &down),
             Some(&down[0])
         );
         service.subjects.insert(host("h2"));
@@ -228,5 +241,9 @@ mod tests {
         assert_eq!(waits_for(&own, &topology, &none, &down), None);
         let unit = incident("i2", Domain::Host(host("h2")));
         assert_eq!(waits_for(&unit, &topology, &none, &down), Some(&down[0]));
+        let it_answers = [(host("h2"), true)].into();
+        for about in [&service, &unit] {
+            assert_eq!(waits_for(about, &topology, &it_answers, &down), None);
+        }
     }
 }

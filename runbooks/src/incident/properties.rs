@@ -38,22 +38,10 @@ fn alert(firing: bool) -> Alert {
 }
 
 fn opened() -> Incident {
+    let domain = Domain::Service("rabbitmq".parse().unwrap());
     let mut incident = Incident {
-        id: IncidentId("i1".into()),
-        domain: Domain::Service("rabbitmq".parse().unwrap()),
-        opened_at: Timestamp::UNIX_EPOCH,
-        closed_at: None,
-        state: State::Open,
-        since: Timestamp::UNIX_EPOCH,
-        alerts: BTreeMap::new(),
-        more: BTreeSet::new(),
-        subjects: BTreeSet::new(),
         runbooks: vec![RunbookId("RMQ-1".into())],
-        steady: BTreeMap::new(),
-        jobs: vec![],
-        unproven: vec![],
-        under: None,
-        tell_only: None,
+        ..Incident::opened(IncidentId("i1".into()), domain, Timestamp::UNIX_EPOCH)
     };
     incident.hear(&alert(true));
     incident

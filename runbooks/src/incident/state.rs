@@ -77,6 +77,10 @@ pub enum State {
 pub enum Event {
     /// An alert of it is new, fires again, or ended.
     AlertsChanged,
+    /// All its alerts turned out to be symptoms of another incident.
+    Joined {
+        cause: super::IncidentId,
+    },
     /// Time passed.
     Tick,
     Decided {
@@ -166,6 +170,20 @@ impl State {
     ) -> Result<Self, IllegalTransition> {
         match event {
             Event::AlertsChanged => Ok(self.alerts_changed(firing)),
+            Event::Joined { cause } => match self {
+                Self::Open
+                | Self::Holding { .. }
+                | Self::Refused { .. }
+                | Self::Shadow { .. }
+                | Self::TellOnly { .. }
+                    if !firing =>
+                {
+                    Ok(Self::Resolved {
+                        how: format!("it was a symptom of incident {cause}"),
+                    })
+                }
+                other => Err(other.illegal("a cause", "it is more than a symptom")),
+            },
             Event::Tick => Ok(self.tick(firing, now)),
             Event::Decided { decision } => self.decided(decision, now),
             Event::Approved { by, digest } => self.approved(by, digest, now),

@@ -4,6 +4,7 @@
 mod converge;
 mod first_deploy;
 mod flood;
+mod logs;
 mod peers;
 mod queue;
 mod react;
@@ -49,6 +50,15 @@ pub enum Bench {
         /// How long each kind of storm lasts.
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
         seconds: u32,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// A million lines in a real OpenSearch: planted ones found exactly once by a bot that is killed twice, lines a second looked
+    /// through, and how long people wait for lines. Needs no hosts. About five minutes.
+    Logs {
+        /// Lines that are written.
+        #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]
+        lines: u64,
         #[command(flatten)]
         options: Options,
     },
@@ -100,6 +110,15 @@ pub fn run(bench: &Bench, lab: &Lab, progress: &Progress) -> anyhow::Result<()> 
             on_hosts(1, options, lab, progress, |run| flood::run(run, *seconds))
         }
         Bench::React { rounds, options } => on_hosts(*rounds, options, lab, progress, react::run),
+        Bench::Logs { lines, options } => {
+            let phase = progress.phase("build the bot");
+            let program = Program::build(!options.dev)?;
+            phase.done();
+            told(
+                logs::run(options.build(), *lines, &program, progress)?,
+                options,
+            )
+        }
         Bench::Queue { options } => told(queue::run(options.build(), progress)?, options),
     }
 }

@@ -9,6 +9,7 @@ mod report;
 
 use anyhow::{Context, bail, ensure};
 
+pub use engine::wait_for_green;
 pub use file::{Decision, Drill, load_all};
 pub use report::{Outcome, Times};
 
@@ -195,6 +196,10 @@ mod tests {
         for entry in std::fs::read_dir(library).unwrap() {
             let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
             let runbook: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+            // A diagnosis changes nothing: it has no drill to pass before it is trusted.
+            if runbook["class"] == "diagnosis" {
+                continue;
+            }
             let counter = runbook["counter_drills"].as_array().into_iter().flatten();
             for name in counter.chain([&runbook["drill"]]) {
                 let name = name.as_str().unwrap();

@@ -38,6 +38,9 @@ comm -13 /tmp/before /tmp/after | xargs -r systemctl disable --quiet
 rm /usr/sbin/policy-rc.d
 "#;
 
+/// The lab on which layers are made.
+const BUILDER: &str = "layerbuild";
+
 /// The name of the layer, which is saved now if there is none that fits.
 pub fn with_packages(progress: &Progress) -> anyhow::Result<String> {
     let packages = packages(&workspace().join("deploy-engine/services"))?;
@@ -58,7 +61,8 @@ pub fn with_packages(progress: &Progress) -> anyhow::Result<String> {
     if fits() {
         return Ok(name);
     }
-    let _lock = Lock::take(&store.lock(&format!("layer-{name}")), WAIT_LIMIT)?;
+    // One lock for all layers: they are made on the same hosts.
+    let _lock = Lock::take(&store.lock("layers"), WAIT_LIMIT)?;
     if !fits() {
         save(&name, &packages, progress)?;
     }
@@ -67,8 +71,8 @@ pub fn with_packages(progress: &Progress) -> anyhow::Result<String> {
 
 fn save(name: &str, packages: &BTreeSet<String>, progress: &Progress) -> anyhow::Result<()> {
     let phase = progress.phase(&format!("save a layer with {} packages", packages.len()));
-    // One at a time: the caller holds the layer's lock.
-    let lab = Lab::named("layerbuild".parse()?);
+    // One at a time: the caller holds the lock.
+    let lab = Lab::named(BUILDER.parse()?);
     lab.down()?;
     let options = LabOptions {
         name: lab.name().clone(),
@@ -96,8 +100,10 @@ fn packages(services: &Path) -> anyhow::Result<BTreeSet<String>> {
         let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         let service: ServiceFile =
             serde_saphyr::from_str(&text).with_context(|| file.display().to_string())?;
-        all.extend(service.packages);
-        all.extend(service.packages_clustered);
+        // What depends on a setting is left to the deploy.
+        let fixed = |name: &String| !name.contains('{');
+        all.extend(service.packages.into_iter().filter(fixed));
+        all.extend(service.packages_clustered.into_iter().filter(fixed));
     }
     Ok(all)
 }

@@ -9,17 +9,22 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Installation, Program, workspace};
-use crate::{Host, Lab};
+use crate::{Host, Lab, maven};
 
 const SERVICES: &str = include_str!("../../demo/services.yaml");
+const MORE: &str = include_str!("../../demo/more.yaml");
 const CONFIG: &str = include_str!("../../demo/nightshift.yaml");
+/// The service, and the source that stands for it.
+const ICINGA: &str = "icinga2";
 
 /// What of the demo's site a scenario changes.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Changes {
-    /// Only these services; empty: all.
+    /// Only these services; empty: all of the demo. One that the demo does not deploy is as in `tests/demo/more.yaml`.
     pub services: Vec<String>,
+    /// Service → its hosts or groups, where they differ from the demo's.
+    pub on: BTreeMap<String, Vec<String>>,
     /// Service → setting → value.
     pub settings: BTreeMap<String, BTreeMap<String, Value>>,
     /// Top-level entries of `nightshift.yaml` that are replaced.
@@ -80,13 +85,19 @@ fn site(lab: &Lab, hosts: &[Host], changes: &Changes) -> anyhow::Result<String> 
     );
     for (number, host) in hosts.iter().enumerate() {
         let address = host.address();
+        // The last two, for what has no more than two members.
+        let pair = if number + 2 >= hosts.len() {
+            ", pair"
+        } else {
+            ""
+        };
         text.push_str(&format!(
-            "  {host}: {{address: {address}, groups: [control], rack: r{}}}\n",
+            "  {host}: {{address: {address}, groups: [control{pair}], rack: r{}}}\n",
             number + 1
         ));
     }
     text += "services:\n";
-    if changes.services.is_empty() && changes.settings.is_empty() {
+    if changes.services.is_empty() && changes.settings.is_empty() && changes.on.is_empty() {
         text.extend(SERVICES.lines().map(|line| format!("  {line}\n")));
     } else {
         for (name, placement) in changed_services(changes)? {
@@ -99,7 +110,11 @@ fn site(lab: &Lab, hosts: &[Host], changes: &Changes) -> anyhow::Result<String> 
 
 fn changed_services(changes: &Changes) -> anyhow::Result<Map<String, Value>> {
     let mut services: Map<String, Value> = serde_saphyr::from_str(SERVICES)?;
-    for name in changes.services.iter().chain(changes.settings.keys()) {
+    let mut more: Map<String, Value> = serde_saphyr::from_str(MORE)?;
+    more.retain(|name, _| changes.services.contains(name));
+    services.extend(more);
+    let named = changes.services.iter().chain(changes.settings.keys());
+    for name in named.chain(changes.on.keys()) {
         ensure!(
             services.contains_key(name),
             "service `{name}`: expected one of the demo's services"
@@ -107,6 +122,14 @@ fn changed_services(changes: &Changes) -> anyhow::Result<Map<String, Value>> {
     }
     if !changes.services.is_empty() {
         services.retain(|name, _| changes.services.contains(name));
+    }
+    if let Some(elasticsearch) = services.get_mut("elasticsearch") {
+        elasticsearch["settings"]["repository"] = maven::repository_for_hosts().into();
+    }
+    for (name, hosts) in &changes.on {
+        if let Some(placement) = services.get_mut(name) {
+            placement["on"] = json!(hosts);
+        }
     }
     for (name, settings) in &changes.settings {
         let Some(placement) = services.get_mut(name).and_then(Value::as_object_mut) else {
@@ -120,12 +143,19 @@ fn changed_services(changes: &Changes) -> anyhow::Result<Map<String, Value>> {
     Ok(services)
 }
 
+/// A site that deploys Icinga is told to follow it: gate G4 asks it for downtimes, and without an answer nothing is repaired.
 fn config(changes: &Changes) -> anyhow::Result<String> {
-    if changes.config.is_empty() {
+    let has_icinga = changes.services.iter().any(|name| name == ICINGA);
+    if changes.config.is_empty() && !has_icinga {
         return Ok(CONFIG.to_owned());
     }
     let mut config: Map<String, Value> = serde_saphyr::from_str(CONFIG)?;
     config.extend(changes.config.clone());
+    if has_icinga && let Some(sources) = config.get_mut("sources").and_then(Value::as_object_mut) {
+        sources
+            .entry(ICINGA)
+            .or_insert_with(|| json!([{"name": ICINGA}]));
+    }
     Ok(serde_json::to_string_pretty(&config)?)
 }
 
@@ -160,7 +190,7 @@ mod tests {
             ]
             .map(|(s, k, v)| (s.to_owned(), [(k.to_owned(), v)].into()))
             .into(),
-            config: BTreeMap::new(),
+            ..Changes::default()
         });
         assert_eq!(site["services"].as_object().unwrap().len(), 2);
         assert_eq!(site["services"]["memcached"]["settings"]["port"], 11311);
@@ -169,6 +199,17 @@ mod tests {
             site["services"]["rabbitmq"]["settings"]["partition_handling"],
             "ignore"
         );
+    }
+
+    #[test]
+    fn what_the_demo_does_not_deploy_is_there_by_name() {
+        let changes = Changes {
+            services: vec!["ceph".to_owned(), "prometheus".to_owned()],
+            ..Changes::default()
+        };
+        let site = written(&changes);
+        assert_eq!(site["services"].as_object().unwrap().len(), 2);
+        assert_eq!(site["services"]["ceph"]["on"], "control");
     }
 
     #[test]
@@ -185,6 +226,17 @@ mod tests {
             copy,
             json!({"runbook": "A-1", "budget": {"at_once": 1}, "steps": [{"run": ["a", "b c"]}]})
         );
+    }
+
+    #[test]
+    fn a_service_may_be_on_other_hosts() {
+        let changes = Changes {
+            on: [("alertmanager".to_owned(), vec!["ctl1".to_owned()])].into(),
+            ..Changes::default()
+        };
+        let services = changed_services(&changes).unwrap();
+        assert_eq!(services["alertmanager"]["on"], json!(["ctl1"]));
+        assert_eq!(services["memcached"]["on"], "control");
     }
 
     #[test]
@@ -217,5 +269,27 @@ mod tests {
         });
         assert_eq!(changed["automation"], json!({"default": "ask"}));
         assert_eq!(changed["site"], "site.yaml");
+    }
+
+    #[test]
+    fn icinga_is_followed_where_it_is_deployed() {
+        let sources = |changes: Changes| -> Value {
+            let config: Value = serde_saphyr::from_str(&config(&changes).unwrap()).unwrap();
+            config["sources"].clone()
+        };
+        assert_eq!(sources(Changes::default())["icinga2"], Value::Null);
+        let deployed = Changes {
+            services: vec!["icinga2".to_owned(), "prometheus".to_owned()],
+            ..Changes::default()
+        };
+        let followed = sources(deployed.clone());
+        assert_eq!(followed["icinga2"], json!([{"name": "icinga2"}]));
+        assert_eq!(followed["alertmanager"][0]["name"], "alertmanager");
+        let own = json!({"icinga2": [{"name": "other"}]});
+        let said = sources(Changes {
+            config: [("sources".to_owned(), own.clone())].into(),
+            ..deployed
+        });
+        assert_eq!(said, own);
     }
 }

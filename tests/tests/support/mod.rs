@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod human;
+pub mod room;
 pub mod scene;
 
 use std::{os::unix::fs::PermissionsExt, path::Path};

@@ -57,8 +57,19 @@ fn serving(lab: &Lab) -> Vec<String> {
 }
 
 async fn power_cut(lab: &Lab, hosts: &Arc<SshHosts>) {
-    let work = in_background(hosts, "ctl2", "cut.1.1", run(&["sleep", "60"]));
-    until_running(hosts, "ctl2", "cut.1.1").await;
+    let script = "touch /run/began; sleep 60";
+    let work = in_background(hosts, "ctl2", "cut.1.1", run(&["sh", "-c", script]));
+    // It acts when its start is on the disk; before that a power cut leaves no record, and nothing was done.
+    wait::until("the command on ctl2", BACK, || {
+        let there = lab.ssh("ctl2", &["test", "-e", "/run/began"]);
+        let there = there.map_err(|error| error.to_string())?;
+        there
+            .status
+            .success()
+            .then_some(())
+            .ok_or("not yet".to_owned())
+    })
+    .unwrap();
     lab.fault(&"power-cut ctl2".parse::<Fault>().unwrap())
         .unwrap();
     lab.mend(&Mend::All).unwrap();

@@ -73,7 +73,7 @@ async fn fill(store: &Store) {
         firing: number.is_multiple_of(2),
         starts_at: at(0),
         updated_at: at(1),
-        body: json!({"labels": {"nul": "\0", "n": number}}),
+        body: json!({"labels": {"nul": "\0", "n": number}}).to_string(),
     };
     let folded = store.fold_alerts(&[], |_| Folded {
         changed: (0..1_201).map(alert).collect(),
@@ -88,7 +88,8 @@ async fn fill(store: &Store) {
         runbook: Some("GAL-1".into()),
         opened_at: at(0),
         closed_at: None,
-        body: json!({}),
+        body: json!({}).to_string(),
+        rest: Some(json!({"more": []}).to_string()),
     };
     store.put_incident(&incident).await.unwrap();
     for number in 0..3 {
@@ -137,7 +138,7 @@ async fn fill(store: &Store) {
         outcome: None,
         ended_at: None,
     };
-    store.repair_started(&repair).await.unwrap();
+    store.repair_started(&repair, None).await.unwrap();
     let trust = Trust {
         runbook: "GAL-1".into(),
         mode: TrustMode::Ask,

@@ -63,6 +63,7 @@ cases! {
         an_event_that_cannot_be_read_is_named;
     records:
         a_fold_sees_what_is_known_and_writes_what_it_decides,
+        of_a_source_only_what_matters_is_read,
         a_message_is_edited_in_place_and_nothing_wanted_is_lost,
         an_approval_is_decided_once_used_once_for_its_digest_before_it_expires,
         a_chat_event_is_claimed_once,

@@ -5,8 +5,9 @@ use serde_json::json;
 
 use super::{Place, at};
 use crate::store::{
-    AlertKey, AlertRow, Approval, ApprovalState, AuditEntry, DecideError, Folded, IncidentRow,
-    MessageKey, Repair, RepairOutcome, Store, Trust, TrustMode, Urgency,
+    AlertKey, AlertRow, Approval, ApprovalState, AuditEntry, DecideError, Detail, Folded, Heard,
+    IncidentRow, KnownOfSource, Matters, MessageKey, Repair, RepairOutcome, Store, Trust,
+    TrustMode, Urgency,
     db::{Lock, values},
 };
 
@@ -20,7 +21,7 @@ fn alert(fingerprint: &str, firing: bool, second: i64) -> AlertRow {
         firing,
         starts_at: at(0),
         updated_at: at(second),
-        body: json!({"labels": {"quote": "it's \"quoted\" — ⟦x⟧"}}),
+        body: json!({"labels": {"quote": "it's \"quoted\" — ⟦x⟧"}}).to_string(),
     }
 }
 
@@ -42,6 +43,10 @@ pub async fn a_fold_sees_what_is_known_and_writes_what_it_decides(place: &dyn Pl
         .unwrap();
     assert_eq!(new, 0);
     assert_eq!(store.firing_alerts(10).await.unwrap().len(), 2);
+    let after = async |last| store.firing_after(last, 1).await.unwrap();
+    assert_eq!(after(None).await, rows[..1]);
+    assert_eq!(after(Some(&keys[0])).await, rows[1..]);
+    assert_eq!(after(Some(&keys[1])).await, []);
     assert_eq!(store.alert(&keys[0]).await.unwrap().unwrap(), rows[0]);
 
     let known = store
@@ -52,6 +57,47 @@ pub async fn a_fold_sees_what_is_known_and_writes_what_it_decides(place: &dyn Pl
     assert_eq!(store.count_firing().await.unwrap(), 1);
     assert_eq!(store.prune_alerts(at(10)).await.unwrap(), 1);
     assert_eq!(store.alert(&keys[1]).await.unwrap(), None);
+}
+
+pub async fn of_a_source_only_what_matters_is_read(place: &dyn Place) {
+    let store = place.open().await;
+    let rows = [
+        alert("a", true, 1),
+        alert("b", true, 1),
+        alert("c", false, 1),
+        alert("d", false, 1),
+    ];
+    let keys: Vec<_> = rows.iter().map(|row| row.key.clone()).collect();
+    let source = keys[0].source.clone();
+    store
+        .fold_alerts(&keys, |_| folded(rows.to_vec(), ()))
+        .await
+        .unwrap();
+    let read = async |matters: Matters| {
+        let told = |known: KnownOfSource| Heard {
+            changed: vec![],
+            values: [("k".to_owned(), Some("v".to_owned()))].into(),
+            parcel: None,
+            answer: known
+                .alerts
+                .into_iter()
+                .map(|row| row.key.fingerprint)
+                .collect(),
+        };
+        let heard = store.hear(&source, &matters, "space", None, told).await;
+        let mut found: Vec<String> = heard.unwrap().unwrap();
+        found.sort();
+        found
+    };
+    let named = || vec!["b".to_owned(), "c".to_owned(), "unknown".to_owned()];
+    assert_eq!(read(Matters::These(named())).await, ["b", "c"]);
+    assert_eq!(
+        read(Matters::TheseAndWhatFires(named())).await,
+        ["a", "b", "c"]
+    );
+    assert_eq!(read(Matters::TheseAndWhatFires(vec![])).await, ["a", "b"]);
+    assert_eq!(read(Matters::These(vec![])).await, [""; 0]);
+    assert_eq!(store.get("space", "k").await.unwrap().as_deref(), Some("v"));
 }
 
 async fn say(store: &Store, key: &MessageKey, text: &str, now: i64) -> u64 {
@@ -199,21 +245,28 @@ pub async fn values_incidents_repairs_and_trust_come_back(place: &dyn Place) {
         runbook: None,
         opened_at: at(0),
         closed_at: None,
-        body: json!({"alerts": ["a"]}),
+        body: json!({"alerts": ["a"]}).to_string(),
+        rest: Some(json!({"alerts": ["b"]}).to_string()),
     };
     store.put_incident(&incident).await.unwrap();
-    assert_eq!(store.open_incidents().await.unwrap(), [incident.clone()]);
+    let open = store.open_incidents(Detail::Whole).await.unwrap();
+    assert_eq!(open, [incident.clone()]);
+    let brief = IncidentRow {
+        rest: None,
+        ..incident.clone()
+    };
+    let open = store.open_incidents(Detail::Brief).await.unwrap();
+    assert_eq!(open, [brief]);
     assert_eq!(store.count_open_incidents().await.unwrap(), 1);
     incident.closed_at = Some(at(9));
     store.put_incident(&incident).await.unwrap();
-    assert_eq!(store.open_incidents().await.unwrap(), []);
+    assert_eq!(store.open_incidents(Detail::Brief).await.unwrap(), []);
     assert_eq!(store.count_open_incidents().await.unwrap(), 0);
     let ids = store.incident_ids_since(at(0), 10).await.unwrap();
     assert_eq!(ids, [("i1".to_owned(), false)]);
-    assert_eq!(
-        store.incidents_since(at(0), 10).await.unwrap(),
-        [incident.clone()]
-    );
+    let since = async |detail| store.incidents_since(at(0), 10, detail).await.unwrap();
+    assert_eq!(since(Detail::Whole).await, [incident.clone()]);
+    assert_eq!(since(Detail::Brief).await[0].rest, None);
     assert_eq!(store.incident("i1").await.unwrap(), Some(incident));
 
     let mut repair = Repair {
@@ -225,8 +278,12 @@ pub async fn values_incidents_repairs_and_trust_come_back(place: &dyn Place) {
         outcome: None,
         ended_at: None,
     };
-    store.repair_started(&repair).await.unwrap();
-    store.repair_started(&repair).await.unwrap();
+    let note = Some(("noted", "v1"));
+    store.repair_started(&repair, note).await.unwrap();
+    let again = Some(("noted", "v2"));
+    store.repair_started(&repair, again).await.unwrap();
+    let noted = store.get("noted", "j1").await.unwrap();
+    assert_eq!(noted.as_deref(), Some("v1"));
     assert_eq!(store.repairs_since(at(0)).await.unwrap(), [repair.clone()]);
     store
         .repair_ended("j1", RepairOutcome::Unverified, at(5))
@@ -274,7 +331,7 @@ pub async fn a_nul_in_a_label_stops_nothing(place: &dyn Place) {
     let store = place.open().await;
     let mut hostile = alert("a", true, 1);
     hostile.name = "Instance\0Down".into();
-    hostile.body = json!({"labels": {"name": "\0", "beside": "⟦x⟧"}});
+    hostile.body = json!({"labels": {"name": "\0", "beside": "⟦x⟧"}}).to_string();
     let keys = [hostile.key.clone()];
     let rows = vec![hostile.clone(), alert("b", true, 1)];
     store

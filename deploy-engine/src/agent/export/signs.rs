@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::page::Page;
+use crate::impstats;
 use crate::wire::{Command, Probe, ProbeResult, SocketAddress};
 
 /// What this host has that is worth watching.
@@ -22,6 +23,9 @@ pub struct Config {
     /// The address that may be on this host or on another.
     #[serde(default)]
     pub virtual_address: Option<String>,
+    /// rsyslog runs here and writes its statistics.
+    #[serde(default)]
+    pub rsyslog: bool,
     /// systemd units.
     #[serde(default)]
     pub units: Vec<String>,
@@ -61,6 +65,7 @@ const LIMIT_BYTES: u32 = 1024 * 1024;
 const RABBITMQ: &str = "rabbitmq";
 const MEMCACHED: &str = "memcached";
 const VIRTUAL_ADDRESS: &str = "virtual_address";
+const RSYSLOG: &str = "rsyslog";
 const UNITS: &str = "units";
 
 pub fn questions(config: &Config) -> BTreeMap<String, Probe> {
@@ -98,6 +103,17 @@ pub fn questions(config: &Config) -> BTreeMap<String, Probe> {
         };
         questions.insert(VIRTUAL_ADDRESS.to_owned(), Probe::Command { command });
     }
+    if config.rsyslog {
+        let command = Command {
+            argv: impstats::SHOW.map(str::to_owned).to_vec(),
+            env: BTreeMap::new(),
+            stdin: None,
+            user: None,
+            timeout_seconds: TIMEOUT_SECONDS,
+            output_limit_bytes: LIMIT_BYTES,
+        };
+        questions.insert(RSYSLOG.to_owned(), Probe::Command { command });
+    }
     if !config.units.is_empty() {
         let names = config.units.clone();
         questions.insert(UNITS.to_owned(), Probe::Units { names });
@@ -126,6 +142,9 @@ pub fn page(config: &Config, answers: &BTreeMap<String, ProbeResult>) -> (String
     }
     if let (Some(answer), Some(address)) = (answers.get(VIRTUAL_ADDRESS), &config.virtual_address) {
         sign(VIRTUAL_ADDRESS, virtual_address(&mut page, answer, address));
+    }
+    if let Some(answer) = answers.get(RSYSLOG) {
+        sign(RSYSLOG, rsyslog_queue(&mut page, answer));
     }
     if let Some(answer) = answers.get(UNITS) {
         sign(UNITS, units(&mut page, answer));
@@ -271,6 +290,35 @@ fn virtual_address(page: &mut Page, answer: &ProbeResult, address: &str) -> Resu
     Ok(())
 }
 
+fn rsyslog_queue(page: &mut Page, answer: &ProbeResult) -> Result<(), String> {
+    let queue = match answer {
+        ProbeResult::Command { output } if output.ok() && !output.truncated => {
+            impstats::parse(&output.stdout)?
+        }
+        other => return Err(format!("expected statistics, found {other:?}")),
+    };
+    for (metric, help, lines) in [
+        (
+            "nightshift_rsyslog_queue_lines",
+            "Lines that wait, in memory and on the disk.",
+            queue.size,
+        ),
+        (
+            "nightshift_rsyslog_delivered_lines",
+            "Lines that a server took since rsyslog was started.",
+            queue.delivered,
+        ),
+        (
+            "nightshift_rsyslog_discarded_lines",
+            "Lines that were lost since rsyslog was started, because a queue stayed full.",
+            queue.discarded,
+        ),
+    ] {
+        page.gauge(metric, help, &[(&[], lines as f64)]);
+    }
+    Ok(())
+}
+
 fn units(page: &mut Page, answer: &ProbeResult) -> Result<(), String> {
     let ProbeResult::Units { properties } = answer else {
         return Err(format!("expected units, found {answer:?}"));
@@ -315,7 +363,7 @@ mod tests {
         serde_json::from_str(
             r#"{"listen": "127.0.0.1:0", "rabbitmq": {"port": 15672, "user": "u", "password": "hush"},
                 "memcached": {"address": "10.77.0.11", "port": 11211}, "virtual_address": "10.77.0.100",
-                "units": ["mariadb.service"]}"#,
+                "rsyslog": true, "units": ["mariadb.service"]}"#,
         )
         .expect("a configuration")
     }
@@ -356,6 +404,12 @@ mod tests {
                 command(r#"[{},{"ifname":"eth0","addr_info":[{"local":"10.77.0.100"}]}]"#),
             ),
             (
+                RSYSLOG.to_owned(),
+                command(include_str!(
+                    "../../probe/captured/rsyslog-statistics-no-server.txt"
+                )),
+            ),
+            (
                 UNITS.to_owned(),
                 ProbeResult::Units {
                     properties: [("mariadb.service".to_owned(), unit)].into(),
@@ -371,6 +425,9 @@ mod tests {
             "nightshift_memcached_up 1",
             "nightshift_memcached_uptime_seconds 7",
             "nightshift_vip_holder{address=\"10.77.0.100\"} 1",
+            "nightshift_rsyslog_queue_lines 3000",
+            "nightshift_rsyslog_delivered_lines 2899",
+            "nightshift_rsyslog_discarded_lines 0",
             "nightshift_unit_active{unit=\"mariadb.service\"} 0",
             "nightshift_unit_failed{unit=\"mariadb.service\"} 1",
             "nightshift_sign_read{sign=\"units\"} 1",
@@ -396,6 +453,7 @@ mod tests {
             "nightshift_rabbitmq_up 0",
             "nightshift_memcached_up 0",
             "nightshift_sign_read{sign=\"virtual_address\"} 0",
+            "nightshift_sign_read{sign=\"rsyslog\"} 0",
         ] {
             assert!(
                 page.lines().any(|found| found == line),
@@ -404,6 +462,7 @@ mod tests {
         }
         for metric in [
             "nightshift_vip_holder",
+            "nightshift_rsyslog",
             "nightshift_rabbitmq_partitions",
             "nightshift_unit_active",
         ] {

@@ -127,7 +127,8 @@ pub fn look(root: &Root, accounts: &Accounts, wanted: &Wanted<'_>, pending: &Pen
             &seen,
             format!("expected a file at {}, found a directory", wanted.path),
         ),
-        (_, true) => Judged::by_diff(&seen, vec![format!("- file {}", wanted.path)]),
+        // Whatever is in it, it goes; a log that is written meanwhile is still what was seen.
+        (_, true) => Judged::by_diff("present", vec![format!("- file {}", wanted.path)]),
         (_, false) => {
             if let Some(why) = parent_missing(&path, wanted.path, pending) {
                 return Judged::cannot(&seen, why);
@@ -362,6 +363,25 @@ mod tests {
             fs::read_dir(bench.dir.path().join("etc")).unwrap().count(),
             0
         );
+    }
+
+    /// A removal that was approved must not lapse because a program still writes the file.
+    #[test]
+    fn a_file_that_goes_is_the_same_whatever_is_written_to_it() {
+        let bench = bench();
+        let gone = Wanted {
+            absent: true,
+            ..bench.wanted("")
+        };
+        let absent = bench.look(&gone);
+        bench.apply(&bench.wanted("a\n")).unwrap();
+        let (planned, kept) = (bench.look(&gone), bench.look(&bench.wanted("b\n")));
+        bench.apply(&bench.wanted("a\nb\n")).unwrap();
+        let (later, kept_later) = (bench.look(&gone), bench.look(&bench.wanted("b\n")));
+        assert_eq!(planned, later);
+        assert_ne!(planned.digest, absent.digest);
+        // What stays is watched in every byte.
+        assert_ne!(kept.digest, kept_later.digest);
     }
 
     #[test]

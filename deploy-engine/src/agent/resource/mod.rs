@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod apt_repository;
+pub mod archive;
 pub mod command;
 pub mod directory;
 pub mod file;

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -16,7 +16,7 @@ use crate::agent::{
     collect, durable,
     exec::{Exec, last_lines},
     root::Root,
-    systemd::{self, Systemd},
+    systemd,
 };
 
 /// One question to systemd; its answer comes in milliseconds unless systemd itself is stuck.
@@ -77,13 +77,15 @@ pub fn show(exec: &Exec, names: &[&str]) -> Result<Properties, String> {
     if names.is_empty() {
         return Ok(Properties::new());
     }
-    ask(&exec.root().at(systemd::SOCKET), names).or_else(|_| run(exec, names))
+    ask(exec, names).or_else(|_| run(exec, names))
 }
 
-fn ask(socket: &Path, names: &[&str]) -> io::Result<Properties> {
-    let mut systemd = Systemd::connect(socket, ASK_TIMEOUT)?;
-    let one = |name: &&str| Ok(((*name).to_owned(), systemd.show(name, &PROPERTIES)?));
-    names.iter().map(one).collect()
+fn ask(exec: &Exec, names: &[&str]) -> io::Result<Properties> {
+    let socket = exec.root().at(systemd::SOCKET);
+    exec.systemd().talk(&socket, ASK_TIMEOUT, |systemd| {
+        let one = |name: &&str| Ok(((*name).to_owned(), systemd.show(name, &PROPERTIES)?));
+        names.iter().map(one).collect()
+    })
 }
 
 fn run(exec: &Exec, names: &[&str]) -> Result<Properties, String> {

@@ -1,0 +1,1 @@
+{ prometheusAlerts+:: { groups+: [{ name: 'x', rules: [{ alert: 'X', expr: 'up' }] }] } }
