@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::SourceName;
 
+/// So many failures one after another are no hiccup: the source is named although its last success is not old yet.
+const FAILURES: u32 = 3;
+
 /// How it went with a source so far. Kept by whoever asks it (or receives from it).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceHealth {
@@ -17,15 +20,19 @@ pub struct SourceHealth {
     pub expected_every: SignedDuration,
     pub last_success: Option<Timestamp>,
     pub last_error: Option<(Timestamp, String)>,
+    /// One after another, since the last success.
+    pub failures: u32,
 }
 
 impl SourceHealth {
     pub fn succeeded(&mut self, now: Timestamp) {
         self.last_success = Some(now);
+        self.failures = 0;
     }
 
     pub fn failed(&mut self, now: Timestamp, error: &str) {
         self.last_error = Some((now, error.to_owned()));
+        self.failures = self.failures.saturating_add(1);
     }
 }
 
@@ -49,15 +56,14 @@ impl fmt::Display for BlindSpot {
     }
 }
 
-/// Pure: the sources whose last success is too old, with the last error if it came after it.
+/// Pure: the sources whose last success is too old, or that fail again and again, with the last error if it came after it.
 pub fn report<'a>(
     sources: impl IntoIterator<Item = &'a SourceHealth>,
     now: Timestamp,
 ) -> Vec<BlindSpot> {
     let blind = |health: &&SourceHealth| {
-        health
-            .last_success
-            .is_none_or(|at| now.duration_since(at) > health.expected_every)
+        let is_old = |at| now.duration_since(at) > health.expected_every;
+        health.failures >= FAILURES || health.last_success.is_none_or(is_old)
     };
     let spot = |health: &SourceHealth| BlindSpot {
         source: health.source.clone(),
@@ -86,6 +92,7 @@ mod tests {
             expected_every: SignedDuration::from_secs(60),
             last_success: None,
             last_error: None,
+            failures: 0,
         };
         assert_eq!(report([&health], at(0))[0].why, "nothing was heard");
         health.failed(at(5), "connection refused");
@@ -97,5 +104,27 @@ mod tests {
         assert_eq!(report([&health], at(70)), []);
         assert_eq!(report([&health], at(71))[0].since, Some(at(10)));
         assert_eq!(report([&health], at(71))[0].why, "nothing was heard");
+    }
+
+    #[test]
+    fn a_source_that_says_that_it_fails_is_named_before_its_success_is_old() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut health = SourceHealth {
+            source: SourceName("icinga2".into()),
+            shows: "hosts and services".into(),
+            expected_every: SignedDuration::from_secs(200),
+            last_success: Some(at(0)),
+            last_error: None,
+            failures: 0,
+        };
+        for second in 1..FAILURES {
+            health.failed(at(i64::from(second)), "expected JSON, found HTML");
+            assert_eq!(report([&health], at(5)), []);
+        }
+        health.failed(at(4), "expected JSON, found HTML");
+        let spots = report([&health], at(5));
+        assert!(spots[0].why.starts_with("expected JSON, found HTML"));
+        health.succeeded(at(6));
+        assert_eq!(report([&health], at(6)), []);
     }
 }

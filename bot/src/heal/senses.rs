@@ -56,6 +56,7 @@ impl Senses {
                 expected_every,
                 last_success: None,
                 last_error: None,
+                failures: 0,
             });
         };
         let mut alertmanagers = Vec::new();
@@ -141,6 +142,7 @@ impl Senses {
             expected_every,
             last_success: None,
             last_error: None,
+                failures: 0,
         });
     }
 
