@@ -24,6 +24,7 @@ mod journal;
 mod kv;
 mod leases;
 mod messages;
+mod mover;
 mod overrides;
 mod pg;
 mod postgres;

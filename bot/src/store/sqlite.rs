@@ -15,6 +15,7 @@ use sqlx::{
 use super::{
     StoreError,
     db::{Db, is_damage},
+    mover::{self, Mover},
     wal::Wal,
     writer::Writer,
 };
@@ -45,6 +46,7 @@ pub(super) async fn open(state_dir: &Path) -> Result<Db, StoreError> {
         .journal_mode(SqliteJournalMode::Wal)
         // A commit waits for the disk in `wal`, not in SQLite.
         .synchronous(SqliteSynchronous::Normal)
+        .pragma("wal_autocheckpoint", mover::LOG_PAGES_MAX)
         .foreign_keys(true)
         .busy_timeout(BUSY_LIMIT)
         .statement_cache_capacity(STATEMENTS);
@@ -60,8 +62,9 @@ pub(super) async fn open(state_dir: &Path) -> Result<Db, StoreError> {
     let later = options.clone().create_if_missing(false);
     let readers = pool(READERS).connect_with(later.clone().read_only(true));
     let readers = readers.await.map_err(failed)?;
+    let mover = Mover::start(&later, &path).await.map_err(failed)?;
     Ok(Db::Sqlite {
-        writer: Writer::new(later, writer),
+        writer: Writer::new(later, writer, mover),
         readers,
         wal,
     })

@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     db::{Done, Row, Value, bound},
+    mover::Mover,
     sqlite::TURN_LIMIT,
 };
 
@@ -27,6 +28,7 @@ const TOGETHER_MAX: usize = 8;
 pub(super) struct Writer {
     options: Arc<SqliteConnectOptions>,
     place: Arc<Mutex<Place>>,
+    mover: Mover,
 }
 
 struct Place {
@@ -38,7 +40,7 @@ struct Place {
 }
 
 impl Writer {
-    pub fn new(options: SqliteConnectOptions, connection: SqliteConnection) -> Self {
+    pub fn new(options: SqliteConnectOptions, connection: SqliteConnection, mover: Mover) -> Self {
         let place = Place {
             connection: Some(connection),
             closed: false,
@@ -47,6 +49,7 @@ impl Writer {
         Self {
             options: Arc::new(options),
             place: Arc::new(Mutex::new(place)),
+            mover,
         }
     }
 
@@ -54,6 +57,7 @@ impl Writer {
     pub async fn one(&self, sql: &'static str, values: Vec<Value>) -> Result<Done, sqlx::Error> {
         let mut place = self.ready().await?;
         let done = send(place.connection()?, Script::of(sql, values)).await;
+        self.mover.committed();
         place.note(done)
     }
 
@@ -63,6 +67,7 @@ impl Writer {
         Ok(SqliteTx {
             place: Some(place),
             waiting: Script::of("BEGIN IMMEDIATE", Vec::new()),
+            mover: self.mover.clone(),
         })
     }
 
@@ -120,6 +125,7 @@ pub(super) struct SqliteTx {
     /// None: it is over.
     place: Option<OwnedMutexGuard<Place>>,
     waiting: Script,
+    mover: Mover,
 }
 
 impl SqliteTx {
@@ -154,6 +160,7 @@ impl SqliteTx {
         if let Some(mut place) = self.place.take() {
             place.open = false;
         }
+        self.mover.committed();
         Ok(())
     }
 }
@@ -245,7 +252,8 @@ mod tests {
             .filename(dir.path().join("x.db"))
             .create_if_missing(true);
         let connection = options.connect().await.unwrap();
-        let writer = Writer::new(options, connection);
+        let mover = Mover::start(&options, dir.path()).await.unwrap();
+        let writer = Writer::new(options, connection, mover);
         let table = "CREATE TABLE t (a TEXT UNIQUE, b INTEGER)";
         writer.one(table, Vec::new()).await.unwrap();
         writer
