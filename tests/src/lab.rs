@@ -23,6 +23,8 @@ use crate::progress::Progress;
 use crate::state::{self, LabState};
 use crate::{java, keys, netns, network, package_cache, preflight, ssh};
 
+/// A command on a host that names no limit of its own.
+const COMMAND_LIMIT: Duration = Duration::from_secs(300);
 /// Another `up` or `down` of the same lab, which may build a base.
 const LOCK_LIMIT: Duration = Duration::from_secs(1500);
 /// Login after the banner; a busy machine needs seconds for the keys.
@@ -327,7 +329,7 @@ impl Lab {
 
     /// Runs `argv` on the host (words arrive unchanged); a non-zero exit is no error. 5 minutes at most.
     pub fn ssh(&self, host: &str, argv: &[&str]) -> Result<Output> {
-        self.ssh_limited(host, argv, b"", Duration::from_secs(300))
+        self.ssh_limited(host, argv, b"", COMMAND_LIMIT)
     }
 
     /// As [`Lab::ssh`], with standard input and an own time limit.
@@ -344,7 +346,12 @@ impl Lab {
 
     /// As [`Lab::ssh`], for its standard output; a non-zero exit is an error with the output in it.
     pub fn ssh_ok(&self, host: &str, argv: &[&str]) -> Result<String> {
-        let output = self.ssh(host, argv)?;
+        self.ssh_ok_limited(host, argv, COMMAND_LIMIT)
+    }
+
+    /// As [`Lab::ssh_ok`], with an own time limit.
+    pub fn ssh_ok_limited(&self, host: &str, argv: &[&str], limit: Duration) -> Result<String> {
+        let output = self.ssh_limited(host, argv, b"", limit)?;
         if output.status.success() {
             return Ok(output.stdout);
         }

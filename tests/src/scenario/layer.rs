@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::Deserialize;
@@ -24,8 +25,11 @@ struct ServiceFile {
     packages_clustered: Vec<String>,
 }
 
-/// One other process may save the same layer: an installation of everything took 2 minutes.
-const WAIT_LIMIT: std::time::Duration = std::time::Duration::from_secs(1200);
+/// An installation of everything took 2 minutes with its packages at hand, and over 5 on a new machine that had to fetch them
+/// while programs were built beside.
+const INSTALL_LIMIT: Duration = Duration::from_secs(1500);
+/// One other process may save the same layer, or two one after the other.
+const WAIT_LIMIT: Duration = Duration::from_secs(3600);
 /// Installs without starting anything, and leaves nothing enabled that a deploy has not asked for.
 const INSTALL: &str = r#"
 set -eu
@@ -61,8 +65,8 @@ pub fn with_packages(progress: &Progress) -> anyhow::Result<String> {
     if fits() {
         return Ok(name);
     }
-    // One lock for all layers: they are made on the same hosts.
-    let _lock = Lock::take(&store.lock("layers"), WAIT_LIMIT)?;
+    // One lock for all that are made here, on the same hosts; saving takes that of the layers themselves.
+    let _lock = Lock::take(&store.lock("layer-builder"), WAIT_LIMIT)?;
     if !fits() {
         save(&name, &packages, progress)?;
     }
@@ -83,7 +87,7 @@ fn save(name: &str, packages: &BTreeSet<String>, progress: &Progress) -> anyhow:
     let mut argv = vec!["sh", "-c", INSTALL, "install"];
     argv.extend(packages.iter().map(String::as_str));
     let saved = lab
-        .ssh_ok("ctl1", &argv)
+        .ssh_ok_limited("ctl1", &argv, INSTALL_LIMIT)
         .and_then(|_| lab.save_layer(name, "ctl1"));
     lab.down()?;
     saved?;
