@@ -28,6 +28,8 @@ use places::Place;
 
 /// How often it is looked at when nothing wakes us: a word in the chat is in the monitoring within this, and the other way round.
 const LOOK: Duration = Duration::from_secs(15);
+/// Between two looks, however often we are woken: each reads all that is taken, and people wait for the same processor.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Words written to the monitoring in one round; the rest follows in the next.
 const WRITES_MAX: usize = 100;
 /// The space of the store with what the bot wrote or found about each alert: `INCIDENT/SOURCE/FINGERPRINT` → [`Record`].
@@ -65,6 +67,10 @@ pub async fn tend(bot: Arc<Bot>, woken: Arc<Notify>, stop: CancellationToken) {
             None => return,
             Some(Ok(())) => {}
             Some(Err(error)) => tracing::error!(%error, "acknowledgements cannot be looked at"),
+        }
+        let paused = tokio::time::sleep(PAUSE);
+        if stop.run_until_cancelled(paused).await.is_none() {
+            return;
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -243,7 +249,10 @@ impl<'b> Tended<'b> {
         }
         let client = senses.alertmanager(&name)?;
         let silences = client.silences().await;
-        let place = silences.map(|silences| Place::Alertmanager { client, silences });
+        let place = silences.map(|silences| Place::Alertmanager {
+            client,
+            silences: silences.into(),
+        });
         Some(place.map_err(|error| error.to_string()))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use collectors::{
     Alert, SourceError,
-    alertmanager::{AlertmanagerClient, Silence},
+    alertmanager::{AlertmanagerClient, SilenceIndex},
     icinga2::{
         Held, HeldBy, Icinga2Client, Named,
         actions::{Done, Order, Signed},
@@ -22,7 +22,7 @@ pub enum Place<'c> {
     },
     Alertmanager {
         client: &'c AlertmanagerClient,
-        silences: Vec<Silence>,
+        silences: SilenceIndex,
     },
 }
 
@@ -56,7 +56,7 @@ impl Place<'_> {
                     .collect()
             }
             Self::Alertmanager { silences, .. } => {
-                let of_it = silences.iter().filter(|one| one.covers(&alert.labels, now));
+                let of_it = silences.covering(&alert.labels, now).into_iter();
                 of_it
                     .map(|one| {
                         let until = Some(one.ends_at);
@@ -98,7 +98,7 @@ impl Place<'_> {
         let Self::Alertmanager { client, silences } = self else {
             return Ok(());
         };
-        match silences.iter().find(|one| one.id == id) {
+        match silences.of_id(id) {
             Some(silence) => {
                 let extended = client.extend(silence, now + SILENCE).await;
                 extended.map(drop).map_err(words)

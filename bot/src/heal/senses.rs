@@ -142,7 +142,7 @@ impl Senses {
             expected_every,
             last_success: None,
             last_error: None,
-                failures: 0,
+            failures: 0,
         });
     }
 

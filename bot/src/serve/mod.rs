@@ -10,6 +10,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::{
+    runtime::Handle,
     signal::unix::{SignalKind, signal},
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -301,7 +302,10 @@ async fn on_duty(
     parts.spawn(hear_alerts(bot_, duty.pending, duty.figures, token));
     parts.spawn(heal(duty.healer, stop.clone()));
     sources::follow_all(duty.followed, &duty.follows, parts, stop);
-    parts.spawn(care::tend(bot.clone(), bot.care.clone(), stop.clone()));
+    // On a thread of its own: where very many alerts are taken, a look is too much work for those that answer people.
+    let tended = care::tend(bot.clone(), bot.care.clone(), stop.clone());
+    let runtime = Handle::current();
+    parts.spawn_blocking(move || runtime.block_on(tended));
     Ok(listen(bot, duty.adapters, duty.console, parts, stop))
 }
 

@@ -59,11 +59,7 @@ impl Drop for Inner {
 
 /// A move that fails is tried again with the next one: what is in the log is read from there until then. A log that cannot be
 /// synced is met by whoever waits for it (`wal`).
-async fn keep_moving(
-    mut connection: SqliteConnection,
-    wanted: Arc<Notify>,
-    path: PathBuf,
-) {
+async fn keep_moving(mut connection: SqliteConnection, wanted: Arc<Notify>, path: PathBuf) {
     loop {
         wanted.notified().await;
         // Passive: it waits for nobody and lets nobody wait.
