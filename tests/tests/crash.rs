@@ -16,7 +16,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 /// Runs in which something is killed during a deploy, and during a heal.
-const KILLS: (u32, u32) = (20, 12);
+const KILLS: (u32, u32) = (10, 6);
 const KILLS_VARIABLE: &str = "NIGHTSHIFT_KILLS";
 /// One run after a kill: what is left of the work, and what the alerting chain needs.
 const END_LIMIT: Duration = Duration::from_secs(120);
