@@ -32,6 +32,14 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+/// How its answers and events are read; pure.
+pub mod answer {
+    pub use super::{
+        events::touched_by,
+        objects::{acknowledgements, checks, downtimes, problems},
+    };
+}
+
 pub use client::Icinga2Client;
 pub use objects::{CheckState, Held, HeldBy, Named};
 

@@ -26,11 +26,15 @@ use std::{
 };
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Alert, SourceName};
+
+/// Nothing that is looked at less often than once a day is evidence; a longer interval is a mistake or hostile, and would make times
+/// overflow.
+pub(crate) const LONGEST_INTERVAL: SignedDuration = SignedDuration::from_hours(24);
 
 /// Follows one monitoring system.
 #[async_trait]

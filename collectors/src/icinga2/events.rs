@@ -82,8 +82,11 @@ impl Lines {
     }
 }
 
-/// The object that an event is about. Pure.
-fn touched_by(line: &[u8]) -> Result<Option<Named>, String> {
+/// The object that an event is about; none that could be checked: None. Pure.
+///
+/// # Errors
+/// No event.
+pub fn touched_by(line: &[u8]) -> Result<Option<Named>, String> {
     let shown = || {
         let text: String = String::from_utf8_lossy(line).chars().take(200).collect();
         crate::label::tame(text.trim(), 400)

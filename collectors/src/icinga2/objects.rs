@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::{
     Alert, Answer, SourceError, SourceName, Status, fingerprint,
     label::{ANNOTATION_LIMIT_BYTES, LABEL_VALUE_LIMIT_BYTES, tame},
-    source::{Care, Covers, Handling, State},
+    source::{Care, Covers, Handling, LONGEST_INTERVAL, State},
 };
 
 /// The name of the alert of a host that is down.
@@ -227,7 +227,10 @@ struct Checked {
 }
 
 /// Those that have been checked.
-pub(super) fn checks(answer: &Answer) -> Result<Vec<CheckState>, SourceError> {
+///
+/// # Errors
+/// No answer of its API.
+pub fn checks(answer: &Answer) -> Result<Vec<CheckState>, SourceError> {
     let checks = attributes::<Checked>(answer)?.into_iter();
     let checks = checks.filter_map(|one| {
         Some(CheckState {
@@ -235,7 +238,10 @@ pub(super) fn checks(answer: &Answer) -> Result<Vec<CheckState>, SourceError> {
             command: tame(&one.check_command, LABEL_VALUE_LIMIT_BYTES),
             firing: one.state != 0.0 && one.state_type == HARD,
             last_check: time(one.last_check)?,
-            interval: SignedDuration::try_from_secs_f64(one.check_interval).ok()?,
+            interval: SignedDuration::from_secs_f64(
+                one.check_interval
+                    .clamp(0.0, LONGEST_INTERVAL.as_secs_f64()),
+            ),
         })
     });
     Ok(checks.collect())
@@ -277,6 +283,25 @@ fn attributes<T: DeserializeOwned>(answer: &Answer) -> Result<Vec<T>, SourceErro
     Ok(results.results.into_iter().map(|one| one.attrs).collect())
 }
 
+/// What is so, by an answer to the question for everything that is not OK.
+///
+/// # Errors
+/// No answer of its API.
+pub fn problems(
+    answer: &Answer,
+    held: Vec<Held>,
+    source: &SourceName,
+    asked_at: Timestamp,
+) -> Result<State, SourceError> {
+    let part = Part {
+        asked_at,
+        named: None,
+        checkables: checkables(answer)?,
+        held,
+    };
+    Ok(part.state(source))
+}
+
 pub(super) fn checkables(answer: &Answer) -> Result<Vec<Checkable>, SourceError> {
     attributes(answer)
 }
@@ -296,7 +321,10 @@ fn named(host: String, service: String) -> Named {
 }
 
 /// Of an answer to a question for comments; only those that acknowledge.
-pub(super) fn acknowledgements(answer: &Answer) -> Result<Vec<Held>, SourceError> {
+///
+/// # Errors
+/// No answer of its API.
+pub fn acknowledgements(answer: &Answer) -> Result<Vec<Held>, SourceError> {
     /// `CommentAcknowledgement`.
     const ACKNOWLEDGEMENT: f64 = 4.0;
     let comments = attributes::<Comment>(answer)?.into_iter();
@@ -317,7 +345,10 @@ pub(super) fn acknowledgements(answer: &Answer) -> Result<Vec<Held>, SourceError
 
 /// Downtimes that are in effect at `now` (by the bot's clock, so one that is about to begin within the clocks' difference may count
 /// already). A flexible one begins with the first problem in its window.
-pub(super) fn downtimes(answer: &Answer, now: Timestamp) -> Result<Vec<Held>, SourceError> {
+///
+/// # Errors
+/// No answer of its API.
+pub fn downtimes(answer: &Answer, now: Timestamp) -> Result<Vec<Held>, SourceError> {
     let now = now.as_microsecond() as f64 / 1e6;
     let held = attributes::<Downtime>(answer)?
         .into_iter()

@@ -172,3 +172,18 @@ fn another_schema_is_an_error_and_not_nothing() {
     };
     assert!(checkables(&empty).is_err() && vitals(&empty, &empty).is_err());
 }
+
+/// The gates multiply it by their patience.
+#[test]
+fn an_interval_of_ages_is_a_day() {
+    let check = |interval: f64| {
+        let check = json!({
+            "name": "memcached", "host_name": "ctl1", "check_command": "tcp", "check_interval": interval, "last_check": 1,
+            "state": 2, "state_type": 1,
+        });
+        checks(&answer(check)).unwrap()[0].interval
+    };
+    assert_eq!(check(30.0), SignedDuration::from_secs(30));
+    assert_eq!(check(1e300), SignedDuration::from_hours(24));
+    assert_eq!(check(-1e300), SignedDuration::ZERO);
+}

@@ -11,6 +11,7 @@ use crate::{
     alert::{Alert, SourceName, Status, fingerprint},
     http::{Answer, SourceError},
     label::{ANNOTATION_LIMIT_BYTES, LABEL_VALUE_LIMIT_BYTES, tame},
+    source::LONGEST_INTERVAL,
 };
 
 /// Alerts that fire, of an answer to `api/v1/alerts` received at `now`. Pending ones are not alerts yet.
@@ -189,10 +190,6 @@ fn alert(source: &SourceName, active: ActiveAlert, now: Timestamp) -> Alert {
 
 /// The usual interval, where Prometheus does not tell it.
 const USUAL_INTERVAL: SignedDuration = SignedDuration::from_mins(1);
-/// Nothing that is asked less often than once a day is evidence; a longer interval is a mistake or hostile, and would make times
-/// overflow.
-const LONGEST_INTERVAL: SignedDuration = SignedDuration::from_hours(24);
-
 fn scrape_target(target: Target) -> ScrapeTarget {
     let labels = target.labels.into_iter();
     ScrapeTarget {
