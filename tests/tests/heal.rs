@@ -39,10 +39,9 @@ const USUAL_HEALS: [&str; 6] = [
     "rmq-partition",
     "vip-missing",
 ];
-const USUAL_REFUSALS: [&str; 6] = [
+const USUAL_REFUSALS: [&str; 5] = [
     "deploy-running",
     "gal-crash-member-unreachable",
-    "gal-donor-during-sst",
     "halted",
     "rmq-even-split",
     "silenced",
