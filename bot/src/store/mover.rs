@@ -1,5 +1,5 @@
 //! Moves what was committed out of the log and into the database (a checkpoint), beside the one writer. SQLite by itself lets the commit that
-//! fills the log do so, in the writer's turn: one person in a hundred waited for it, and everybody behind him.
+//! fills the log do so, in the writer's turn, and everybody behind it waits.
 
 use std::{
     path::{Path, PathBuf},
