@@ -354,7 +354,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let writer = writer(&dir).await;
         let mut tx = writer.begin().await.unwrap();
-        assert!(tx.run(INSERT, row("given up", 1)).now_or_never().is_none());
+        // The connection's thread may be quicker than this one, and have done it; it is given up all the same.
+        let _ = tx.run(INSERT, row("given up", 1)).now_or_never();
         drop(tx);
         let mut tx = writer.begin().await.unwrap();
         tx.run(INSERT, row("next", 2)).await.unwrap();
