@@ -30,7 +30,7 @@ use support::{
 
 /// Words wait for their turn within the homeserver's rate limit: 0.2 a second.
 const TOLD_LIMIT: Duration = Duration::from_secs(180);
-/// Drills of a usual run on the demo's site, and counter-drills. All take an hour: `nightshift-lab drill --all --fresh`.
+/// Drills of a usual run on the demo's site, and counter-drills. All of them: `nightshift-lab drill --all --fresh`.
 const USUAL_HEALS: [&str; 6] = [
     "gal-cluster-crash",
     "gal-node-down",

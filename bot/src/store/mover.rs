@@ -12,7 +12,7 @@ use std::{
 use sqlx::{ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::{sync::Notify, task::AbortHandle};
 
-/// Commits between two moves: one of a person's changes some ten pages of 4 KiB, so this is about SQLite's own measure of 1,000 pages.
+/// Commits between two moves. SQLite's own measure is 1,000 pages in the log; how many a commit writes is not known here.
 const COMMITS: u64 = 100;
 
 /// Pages of 4 KiB in the log (64 MiB) from which on a commit moves them itself. A log begins anew when all of it has been moved and nobody
