@@ -4,14 +4,15 @@
 //! worse than waiting until the doubt is gone: then a refusal holds, and steps that only look go on, for the proof is what
 //! tells whether it is mended.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use deploy_engine::{
     job::{Action, Job, JobId, JobKind, JobState, Step, StepEnd},
     probe::{self, Ask, Readings},
-    runner::{GateVerdict, StepGate},
+    runner::{Evidence, GateVerdict, StepGate},
 };
+use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -203,22 +204,33 @@ impl HealGate {
         if let Some(sighting) = fresh {
             return sighting;
         }
-        let (hosts, service): (Vec<Ask>, Vec<Ask>) = asks.iter().cloned().partition(is_of_host);
-        let (hosts, service) = tokio::join!(
-            self.gathered(&hosts, HOSTS_LIMIT, now),
-            self.gathered(&service, SERVICE_LIMIT, now)
-        );
-        let mut readings = hosts.unwrap_or_else(|| unanswered(asks, now));
-        for (probe, of) in service.unwrap_or_default().by_probe {
-            readings.by_probe.entry(probe).or_default().extend(of);
-        }
+        let readings = answered(&*ports.evidence, asks, now).await;
         sight(&readings, &units_of(&job.steps))
     }
+}
 
-    async fn gathered(&self, asks: &[Ask], limit: Duration, now: Timestamp) -> Option<Readings> {
-        let gather = self.keeper.ports.evidence.gather(asks, now);
+/// What hosts say, and what their services say if it comes soon. Each question to a service stands alone: one that is not answered
+/// while it is half repaired must not take the others' answers along.
+async fn answered(evidence: &dyn Evidence, asks: &[Ask], now: Timestamp) -> Readings {
+    let gathered = async |asks: &[Ask], limit: Duration| {
+        let gather = evidence.gather(asks, now);
         tokio::time::timeout(limit, gather).await.ok()
+    };
+    let (hosts, service): (Vec<Ask>, Vec<Ask>) = asks.iter().cloned().partition(is_of_host);
+    let mut by_probe: BTreeMap<&str, Vec<Ask>> = BTreeMap::new();
+    for ask in &service {
+        by_probe.entry(&ask.probe).or_default().push(ask.clone());
     }
+    let each = by_probe.values();
+    let (hosts, service) = tokio::join!(
+        gathered(&hosts, HOSTS_LIMIT),
+        join_all(each.map(|asks| gathered(asks, SERVICE_LIMIT)))
+    );
+    let mut readings = hosts.unwrap_or_else(|| unanswered(asks, now));
+    for (probe, of) in service.into_iter().flatten().flat_map(|one| one.by_probe) {
+        readings.by_probe.entry(probe).or_default().extend(of);
+    }
+    readings
 }
 
 fn is_of_host(ask: &Ask) -> bool {
@@ -280,5 +292,51 @@ impl StepGate for HealGate {
 
     async fn before_undo(&self, _: &JobId, _: &JobState, _: &Step, _: Timestamp) -> GateVerdict {
         self.halted().await.unwrap_or(GateVerdict::Pass)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use deploy_engine::{
+        condition::{ConditionCall, Judgement},
+        probe::Reading,
+    };
+
+    use super::*;
+    use crate::decision::testing::host;
+
+    /// Answers at once, but what only a manager of Ceph knows takes longer than a gate waits.
+    struct NoManager;
+
+    #[async_trait]
+    impl Evidence for NoManager {
+        async fn gather(&self, asks: &[Ask], at: Timestamp) -> Readings {
+            if asks.iter().any(|ask| ask.probe == "ceph.pgs") {
+                tokio::time::sleep(SERVICE_LIMIT * 2).await;
+            }
+            let mut readings = Readings::default();
+            for ask in asks {
+                let value = serde_json::json!({"flags": []});
+                readings.insert(&ask.probe, ask.host.clone(), Reading::Known { value, at });
+            }
+            readings
+        }
+
+        async fn judge(&self, _: &ConditionCall, _: Timestamp) -> (Judgement, Readings) {
+            unreachable!("gates ask no condition")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_question_that_is_not_answered_takes_no_other_answer_along() {
+        let probes = ["ceph.cluster", "ceph.pgs", "host.units"];
+        let asks = probes.map(|probe| Ask {
+            probe: probe.to_owned(),
+            host: host("h1"),
+            service: None,
+        });
+        let readings = answered(&NoManager, &asks, Timestamp::now()).await;
+        let known: Vec<&str> = readings.by_probe.keys().map(String::as_str).collect();
+        assert_eq!(known, ["ceph.cluster", "host.units"]);
     }
 }
