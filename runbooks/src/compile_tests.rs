@@ -142,6 +142,9 @@ fn shown(compiled: &Compiled) -> String {
 #[case::ceph_1("CEPH-1", &[("down", &["ctl3"][..])], &[("osd", "2"), ("unit", "ceph-osd@2.service")])]
 #[case::ceph_6("CEPH-6", &[("down", &["ctl3"][..])], &[("unit", "ceph-mon@ctl3.service")])]
 #[case::ceph_8("CEPH-8", &[("down", &["ctl3"][..])], &[("unit", "ceph-mgr@ctl3.service")])]
+#[case::ceph_3("CEPH-3", &[("slow", &["ctl3"][..])], &[("osd", "2"), ("unit", "ceph-osd@2.service")])]
+#[case::ceph_9("CEPH-9", &[("bad", &["ctl3"][..])], &[("group", "2.3")])]
+#[case::ceph_11("CEPH-11", &[("reporter", &["ctl1"][..])], &[("crash", "2026-11-26T05:10:08.076744Z_1f4a7f0c-7d39-4d0a-9a5a-1e52a8c3a111")])]
 #[case::host_7("HOST-7", &[("target", &["ctl3"][..])], &[("unit", "chrony.service")])]
 fn jobs(#[case] id: &str, #[case] roles: &[(&str, &[&str])], #[case] parameters: &[(&str, &str)]) {
     let compiled = compiled(id, &act(roles, parameters)).unwrap();

@@ -112,20 +112,20 @@ pub static CONDITIONS: &[Entry] = &[
     },
 ];
 
-fn asked(call: &ConditionCall, probe: &str) -> Vec<Ask> {
+pub(super) fn asked(call: &ConditionCall, probe: &str) -> Vec<Ask> {
     let mut asks = table::ask_members(call, probe);
     asks.truncate(ASKED);
     asks
 }
 
-fn about_cluster(call: &ConditionCall) -> Vec<Ask> {
+pub(super) fn about_cluster(call: &ConditionCall) -> Vec<Ask> {
     let mut asks = asked(call, ceph::CLUSTER);
     asks.extend(asked(call, ceph::PGS));
     asks
 }
 
 /// The newest map that any of the asked members got from the monitors.
-fn cluster(call: &ConditionCall, readings: &Readings) -> Result<Cluster, String> {
+pub(super) fn cluster(call: &ConditionCall, readings: &Readings) -> Result<Cluster, String> {
     let mut why = "nobody was asked".to_owned();
     let mut newest: Option<Cluster> = None;
     for host in call.members.iter().take(ASKED) {
@@ -141,7 +141,7 @@ fn cluster(call: &ConditionCall, readings: &Readings) -> Result<Cluster, String>
 }
 
 /// What the active manager answered to one of them. Where answers differ, the one that is further from clean counts.
-fn pgs(call: &ConditionCall, readings: &Readings) -> Result<Pgs, String> {
+pub(super) fn pgs(call: &ConditionCall, readings: &Readings) -> Result<Pgs, String> {
     let mut why = "nobody was asked".to_owned();
     let mut worst: Option<Pgs> = None;
     for host in call.members.iter().take(ASKED) {
@@ -154,7 +154,7 @@ fn pgs(call: &ConditionCall, readings: &Readings) -> Result<Pgs, String> {
     worst.ok_or(why)
 }
 
-fn clean(call: &ConditionCall, readings: &Readings) -> Judgement {
+pub(super) fn clean(call: &ConditionCall, readings: &Readings) -> Judgement {
     match pgs(call, readings) {
         Err(why) => unknown(why),
         Ok(pgs) if pgs.are_clean() => holds(pgs.words()),
@@ -162,7 +162,7 @@ fn clean(call: &ConditionCall, readings: &Readings) -> Judgement {
     }
 }
 
-fn list<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
     names
         .into_iter()
         .map(String::as_str)
@@ -222,7 +222,7 @@ fn osds_active(
     all(judgements)
 }
 
-fn judge_healthy(call: &ConditionCall, readings: &Readings) -> Judgement {
+pub(super) fn judge_healthy(call: &ConditionCall, readings: &Readings) -> Judgement {
     let cluster = match cluster(call, readings) {
         Ok(cluster) => cluster,
         Err(why) => return unknown(why),
@@ -292,7 +292,7 @@ fn quorum_stays(cluster: &Cluster, stopped: &[HostName]) -> Judgement {
     }
 }
 
-fn ok_to_stop(host: &HostName, readings: &Readings) -> Judgement {
+pub(super) fn ok_to_stop(host: &HostName, readings: &Readings) -> Judgement {
     match readings.get::<bool>(ceph::OK_TO_STOP, host) {
         Err(why) => unknown(why),
         Ok(true) => holds(format!("Ceph says that the OSDs of {host} may stop")),
@@ -300,7 +300,7 @@ fn ok_to_stop(host: &HostName, readings: &Readings) -> Judgement {
     }
 }
 
-fn osd_of(call: &ConditionCall) -> Result<u32, Judgement> {
+pub(super) fn osd_of(call: &ConditionCall) -> Result<u32, Judgement> {
     let setting = call.settings.get(OSD_SETTING);
     let number = setting.and_then(|value| value.as_str()?.parse().ok());
     number.ok_or_else(|| {

@@ -2,6 +2,7 @@
 //! only when they are asked differs.
 
 mod ceph;
+mod ceph_trouble;
 mod elasticsearch;
 mod galera;
 pub mod galera_start;
@@ -102,6 +103,7 @@ pub fn registry() -> impl Iterator<Item = &'static dyn Condition> {
         icinga2::CONDITIONS,
         host::CONDITIONS,
         ceph::CONDITIONS,
+        ceph_trouble::CONDITIONS,
     ]
     .into_iter()
     .flatten()

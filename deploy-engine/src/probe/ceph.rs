@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::table::{self, Entry, LIST_LIMIT_BYTES, OUTPUT_LIMIT_BYTES};
-use crate::wire::{self, CommandOutput, Exit, ProbeResult, SocketAddress};
+use crate::wire::{self, CommandOutput, ProbeResult, SocketAddress};
 
 /// The monitors' maps: the same from whatever host they are asked.
 pub const CLUSTER: &str = "ceph.cluster";
@@ -28,47 +28,45 @@ pub const KEPT: &str = "ceph.kept";
 /// What the host's kernel says of failing disks.
 pub const DEVICE_ERRORS: &str = "ceph.device_errors";
 
-/// A monitor answers at once, or is looking for a quorum.
-const CONNECT_SECONDS: &str = "4";
-/// Several answers from monitors that are there.
+/// Asks monitors, the manager and OSDs; what it is for and how it ends is said at its top.
+const ASK: &str = include_str!("ceph_ask.py");
+
+/// Reaching the monitors, 3 s at most, and their answers. Less than gates wait for all answers of a host (7 s): silence here must not
+/// make the host itself unknown.
 const MONITORS_SECONDS: u32 = 6;
-/// A manager that does not answer in this time is not there. Less than gates wait for all answers of a host (7 s): its silence
-/// must not make the host itself unknown.
-const MANAGER_SECONDS: u32 = 5;
-/// One program start for each OSD of the host.
+/// Reaching the monitors, and 3 s for a manager: one that does not answer in this time is not there.
+const MANAGER_SECONDS: u32 = 6;
+/// How the program ends when no manager answered (`ETIMEDOUT`).
+const SILENT: i32 = 110;
+/// At most 2 s for each OSD of the host.
 const OSDS_SECONDS: u32 = 60;
 /// Reading a day of kernel messages.
 const KERNEL_SECONDS: u32 = 20;
 
-/// What monitors are asked, in one start of the program: that is what takes the time.
+/// What monitors are asked, all at once.
 const QUESTIONS: [&str; 5] = [
-    "quorum_status",
-    "osd dump",
-    "osd tree",
-    "health detail",
-    "versions",
+    r#"{"prefix": "quorum_status"}"#,
+    r#"{"prefix": "osd dump"}"#,
+    r#"{"prefix": "osd tree"}"#,
+    r#"{"prefix": "health", "detail": "detail"}"#,
+    r#"{"prefix": "versions"}"#,
 ];
 
 /// What kernels say of a disk that fails. Lower case: the search then ignores case.
 const DEVICE_PATTERN: &str =
     "medium error|i/o error|unrecovered read error|uncorrectable|critical target error|media error";
 
-/// Numbers of the host's OSDs in the map, then the question about them. `$1` is the host.
-const OK_TO_STOP_SCRIPT: &str = r#"ids=$(ceph --connect-timeout 5 osd ls-tree "$1") || exit 1
-[ -n "$ids" ] || { echo '{"ok_to_stop": true}'; exit 0; }
-exec ceph --connect-timeout 5 --format json osd ok-to-stop $ids"#;
-
 pub static PROBES: &[Entry] = &[
     Entry {
         name: CLUSTER,
         service: Some("ceph"),
-        request: |_| cluster_request(),
+        request: |_| ask("monitors", &QUESTIONS, MONITORS_SECONDS),
         parse: |result| table::value(parse_cluster(result)),
     },
     Entry {
         name: PGS,
         service: Some("ceph"),
-        request: |_| ask(&["pg", "stat"], MANAGER_SECONDS),
+        request: |_| ask("manager", &[r#"{"prefix": "pg stat"}"#], MANAGER_SECONDS),
         parse: |result| table::value(manager(result).and_then(parse_pgs)),
     },
     Entry {
@@ -98,16 +96,19 @@ pub static PROBES: &[Entry] = &[
     Entry {
         name: NEW_CRASHES,
         service: Some("ceph"),
-        request: |_| ask(&["crash", "ls-new"], MANAGER_SECONDS),
+        request: |_| {
+            ask(
+                "manager",
+                &[r#"{"prefix": "crash ls-new"}"#],
+                MANAGER_SECONDS,
+            )
+        },
         parse: |result| table::value(manager(result).and_then(parse_new_crashes)),
     },
     Entry {
         name: OK_TO_STOP,
         service: Some("ceph"),
-        request: |context| {
-            let argv = ["sh", "-c", OK_TO_STOP_SCRIPT, "sh", context.host.as_str()];
-            table::command(&argv, MANAGER_SECONDS, LIST_LIMIT_BYTES)
-        },
+        request: |context| ask("ok-to-stop", &[context.host.as_str()], MANAGER_SECONDS),
         parse: |result| table::value(parse_ok_to_stop(result)),
     },
     Entry {
@@ -126,25 +127,7 @@ pub static PROBES: &[Entry] = &[
     Entry {
         name: OSDS,
         service: Some("ceph"),
-        request: |_| {
-            let argv = [
-                "find",
-                "/var/run/ceph",
-                "-maxdepth",
-                "1",
-                "-name",
-                "ceph-osd.*.asok",
-                "-exec",
-                "ceph",
-                "--format",
-                "json",
-                "--admin-daemon",
-                "{}",
-                "status",
-                ";",
-            ];
-            table::command(&argv, OSDS_SECONDS, LIST_LIMIT_BYTES)
-        },
+        request: |_| ask("osds", &[], OSDS_SECONDS),
         parse: |result| table::value(parse_osds(result)),
     },
     Entry {
@@ -187,24 +170,9 @@ pub static PROBES: &[Entry] = &[
     },
 ];
 
-fn ask(words: &[&str], seconds: u32) -> wire::Probe {
-    let mut argv = vec![
-        "ceph",
-        "--connect-timeout",
-        CONNECT_SECONDS,
-        "--format",
-        "json",
-    ];
-    argv.extend(words);
+pub(super) fn ask(to: &str, words: &[&str], seconds: u32) -> wire::Probe {
+    let argv = [&["python3", "-I", "-c", ASK, to], words].concat();
     table::command(&argv, seconds, LIST_LIMIT_BYTES)
-}
-
-fn cluster_request() -> wire::Probe {
-    let mut probe = ask(&[], MONITORS_SECONDS);
-    if let wire::Probe::Command { command } = &mut probe {
-        command.stdin = Some(QUESTIONS.join("\n") + "\n");
-    }
-    probe
 }
 
 /// [`CLUSTER`].
@@ -243,6 +211,8 @@ pub struct Check {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
+    /// What the names of its placement groups begin with.
+    pub number: u32,
     pub name: String,
     pub size: u32,
     pub min_size: u32,
@@ -305,6 +275,7 @@ struct RawDump {
 
 #[derive(Deserialize)]
 struct RawPool {
+    pool: u32,
     pool_name: String,
     size: u32,
     min_size: u32,
@@ -398,12 +369,12 @@ pub fn parse_cluster(result: &ProbeResult) -> Result<Cluster, String> {
     })
 }
 
-fn typed<T: serde::de::DeserializeOwned>(of: &str, value: Value) -> Result<T, String> {
+pub(super) fn typed<T: serde::de::DeserializeOwned>(of: &str, value: Value) -> Result<T, String> {
     serde_json::from_value(value).map_err(|error| format!("{of}: expected another shape: {error}"))
 }
 
 /// JSON documents one after another.
-fn documents(text: &str) -> Result<Vec<Value>, String> {
+pub(super) fn documents(text: &str) -> Result<Vec<Value>, String> {
     serde_json::Deserializer::from_str(text)
         .into_iter::<Value>()
         .collect::<Result<_, _>>()
@@ -448,6 +419,7 @@ fn check((name, raw): (String, RawCheck)) -> (String, Check) {
 
 fn pool(raw: RawPool) -> Pool {
     Pool {
+        number: raw.pool,
         name: raw.pool_name,
         size: raw.size,
         min_size: raw.min_size,
@@ -455,14 +427,12 @@ fn pool(raw: RawPool) -> Pool {
     }
 }
 
-/// An answer of the active manager. Its silence is worth a name.
-fn manager(result: &ProbeResult) -> Result<&str, String> {
-    if let ProbeResult::Command { output } = result
-        && output.exit == Exit::TimedOut
-    {
-        return Err(NO_MANAGER.to_owned());
+/// An answer of the active manager. Its silence is worth a name; a program that did not come to an end says nothing of it.
+pub(super) fn manager(result: &ProbeResult) -> Result<&str, String> {
+    match table::ended(result)? {
+        (SILENT, _) => Err(NO_MANAGER.to_owned()),
+        _ => table::succeeded(result),
     }
-    table::succeeded(result)
 }
 
 /// Why nothing is known that only the active manager knows.
@@ -549,6 +519,9 @@ pub struct Crash {
     pub daemon: String,
     #[serde(rename(deserialize = "timestamp"), alias = "at")]
     pub at: String,
+    /// Where it was, innermost last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backtrace: Vec<Value>,
 }
 
 pub fn parse_crashes(result: &ProbeResult) -> Result<Vec<Crash>, String> {
@@ -577,12 +550,8 @@ pub fn parse_ok_to_stop(result: &ProbeResult) -> Result<bool, String> {
 }
 
 fn manager_may_say_no(result: &ProbeResult) -> Result<&CommandOutput, String> {
-    if let ProbeResult::Command { output } = result
-        && output.exit == Exit::TimedOut
-    {
-        return Err(NO_MANAGER.to_owned());
-    }
     match table::ended(result)? {
+        (SILENT, _) => Err(NO_MANAGER.to_owned()),
         (0 | BUSY, output) => Ok(output),
         (code, output) => Err(format!(
             "expected exit status 0 or {BUSY}; found {code}: {}",

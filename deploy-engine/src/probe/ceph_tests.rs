@@ -1,5 +1,8 @@
 use super::*;
-use crate::probe::table::testing::{exited, failed};
+use crate::{
+    probe::table::testing::{exited, failed},
+    wire::Exit,
+};
 
 fn cluster(captured: &str) -> Cluster {
     parse_cluster(&exited(0, captured, "")).unwrap()
@@ -103,12 +106,16 @@ fn placement_groups() {
     assert!(!Pgs::default().are_clean(), "none is not all");
     let early = r#"{"pg_ready":false,"pg_summary":{"num_pg_by_state":[],"num_pgs":0}}"#;
     assert!(parse_pgs(early).is_err());
-    let mut silent = exited(0, "", "");
-    if let ProbeResult::Command { output } = &mut silent {
-        output.exit = Exit::TimedOut;
-    }
+    let silent = exited(110, "", "Error ETIMEDOUT: pg stat");
     assert_eq!(manager(&silent), Err(NO_MANAGER.to_owned()));
     assert_eq!(parse_ok_to_stop(&silent), Err(NO_MANAGER.to_owned()));
+    let mut unfinished = exited(0, "", "");
+    if let ProbeResult::Command { output } = &mut unfinished {
+        output.exit = Exit::TimedOut;
+    }
+    let unknown = manager(&unfinished).unwrap_err();
+    assert!(!unknown.contains(NO_MANAGER), "{unknown}");
+    assert_eq!(parse_ok_to_stop(&unfinished), Err(unknown));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Named probes: one file each, with the request that asks a host and the pure parser of its answer.
 
 pub mod ceph;
+pub mod ceph_trouble;
 pub mod chrony;
 pub mod elasticsearch;
 pub mod galera;
@@ -70,6 +71,7 @@ pub fn registry() -> impl Iterator<Item = &'static dyn NamedProbe> {
         host::PROBES,
         monitoring::PROBES,
         ceph::PROBES,
+        ceph_trouble::PROBES,
         chrony::PROBES,
         elasticsearch::PROBES,
         rsyslog::PROBES,

@@ -6,7 +6,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    Heard, ceph, galera, haproxy, host, icinga2, keepalived, memcached, monitoring, rabbitmq,
+    Heard, ceph, ceph_trouble, galera, haproxy, host, icinga2, keepalived, memcached, monitoring,
+    rabbitmq,
 };
 
 /// Names in a list; the rest is a number.
@@ -55,6 +56,8 @@ pub fn words(probe: &str, value: &Value) -> Option<String> {
                 ),
             })
         }
+        ceph_trouble::DAMAGE => typed(value, ceph_damage),
+        ceph_trouble::BLOCKED => typed(value, ceph_blocked),
         ceph::DEVICE_ERRORS => typed(value, |lines: Vec<String>| match lines.last() {
             None => "the kernel reports no failing disk".to_owned(),
             Some(last) => format!("the kernel reports a failing disk: {last}"),
@@ -294,6 +297,44 @@ fn ceph_cluster(cluster: ceph::Cluster) -> String {
     words.join("; ")
 }
 
+fn ceph_damage(damage: ceph_trouble::Damage) -> String {
+    let groups: Vec<String> = damage
+        .groups
+        .iter()
+        .map(|group| format!("{} of {}", group.count, group.group))
+        .collect();
+    match damage.count {
+        0 => "no placement group is damaged".to_owned(),
+        count => format!(
+            "{count} damaged placement groups, objects: {}",
+            listed(&groups)
+        ),
+    }
+}
+
+fn ceph_blocked(osds: Vec<ceph_trouble::Blocked>) -> String {
+    let waiting = osds.iter().filter(|one| one.blocked > 0 || !one.answers);
+    let words: Vec<String> = waiting
+        .map(|one| match one.answers {
+            false => format!("osd.{} does not answer", one.osd),
+            true => {
+                let osds = one.waits_for.iter().map(|osd| format!("osd.{osd}"));
+                format!(
+                    "{} requests of osd.{} wait for {}, {:.0} s at most",
+                    one.blocked,
+                    one.osd,
+                    listed(&osds.collect::<Vec<_>>()),
+                    one.oldest_seconds
+                )
+            }
+        })
+        .collect();
+    match words.is_empty() {
+        true => "no request waits for long".to_owned(),
+        false => words.join("; "),
+    }
+}
+
 fn galera_status(status: galera::Status) -> String {
     let server = match status {
         galera::Status::NotAnswering { error } => return format!("no server answers: {error}"),
@@ -431,6 +472,17 @@ mod tests {
                 json!({"monitors": ["a", "b", "c"], "quorum": ["a", "b"], "epoch": 7, "flags": ["noout"], "checks": {}, "versions": {},
                     "pools": [], "osds": {"0": {"host": "a", "up": true, "in": true}, "4": {"host": "b", "up": false, "in": true}}}),
                 "2 of 3 monitors in the quorum; of 2 OSDs osd.4 down; flags: noout",
+            ),
+            (
+                "ceph.damage",
+                json!({"count": 1, "groups": [{"group": "2.3", "state": "active+clean+inconsistent", "count": 4, "objects": []}], "osds": {}}),
+                "1 damaged placement groups, objects: 4 of 2.3",
+            ),
+            (
+                "ceph.blocked",
+                json!([{"osd": 0, "answers": true, "blocked": 2, "oldest_seconds": 33.2, "waits_for": [1]},
+                    {"osd": 1, "answers": false, "blocked": 0, "oldest_seconds": 0, "waits_for": []}]),
+                "2 requests of osd.0 wait for osd.1, 33 s at most; osd.1 does not answer",
             ),
             (
                 "galera.status",

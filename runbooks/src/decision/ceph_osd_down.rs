@@ -3,21 +3,20 @@
 
 use std::collections::BTreeMap;
 
+use super::{
+    Act, Facts, Input, Verdict,
+    ceph_views::{
+        SHORT_OF_COPIES, cluster, crashed_within, disk_is_sound, full_quorum, may_be_started,
+        member_of, pgs, undisturbed, unit_of,
+    },
+    table::{Entry, Role, elsewhere, refuse},
+};
 use deploy_engine::{
     model::HostName,
     probe::{
         ceph::{CLUSTER, CRASHES, Cluster, Crash, DEVICE_ERRORS, PGS},
         host::UNITS,
     },
-};
-use jiff::{SignedDuration, Timestamp};
-
-use super::{
-    Act, Facts, Input, Verdict,
-    ceph_views::{
-        SHORT_OF_COPIES, cluster, full_quorum, may_be_started, member_of, pgs, undisturbed, unit_of,
-    },
-    table::{Entry, Role, elsewhere, refuse},
 };
 
 pub static DECISION: Entry = Entry {
@@ -107,25 +106,13 @@ fn the_only_one(input: &Input<'_>, cluster: &Cluster, down: &[u32]) -> Result<u3
     )))
 }
 
-/// Whatever the kernel says of any disk of the host: which one it is about is for people to find out.
-fn disk_is_sound(input: &Input<'_>, host: &HostName) -> Result<(), Verdict> {
-    let errors: Vec<String> = input.known(DEVICE_ERRORS, host)?;
-    match errors.last() {
-        None => Ok(()),
-        Some(line) => Err(Verdict::Refuse {
-            why: format!("the kernel of {host} reported a failing disk within a day: CEPH-14"),
-            evidence: vec![line.clone()],
-        }),
-    }
-}
-
 fn crashed_seldom(input: &Input<'_>, host: &HostName, osd: u32) -> Result<(), Verdict> {
     let crashes: Vec<Crash> = input.known(CRASHES, host)?;
     let (most, window) = (input.number("crashes")?, input.seconds("crash_window")?);
     let own = format!("osd.{osd}");
     let mut count = 0_u32;
     for crash in crashes.iter().filter(|crash| crash.daemon == own) {
-        if within(&crash.at, input.now, window)? {
+        if crashed_within(crash, input.now, window)? {
             count += 1;
         }
     }
@@ -136,13 +123,6 @@ fn crashed_seldom(input: &Input<'_>, host: &HostName, osd: u32) -> Result<(), Ve
         "{own} on {host} crashed {count} times within {} h: a start would not mend that",
         window.as_hours()
     )))
-}
-
-fn within(at: &str, now: Timestamp, window: SignedDuration) -> Result<bool, Verdict> {
-    let at: Timestamp = at
-        .parse()
-        .map_err(|_| refuse(format!("expected the time of a crash; found {at:?}")))?;
-    Ok(now.duration_since(at) <= window)
 }
 
 #[cfg(test)]

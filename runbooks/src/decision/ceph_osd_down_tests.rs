@@ -2,6 +2,7 @@ use deploy_engine::probe::{
     Reading,
     ceph::{Check, Cluster, NO_MANAGER, Osd},
 };
+use jiff::SignedDuration;
 use serde_json::json;
 
 use super::*;

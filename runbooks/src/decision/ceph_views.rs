@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use deploy_engine::{
     model::HostName,
     probe::{
-        ceph::{CLUSTER, Cluster, NO_MANAGER, PGS, Pgs},
+        ceph::{CLUSTER, Cluster, Crash, DEVICE_ERRORS, NO_MANAGER, PGS, Pgs},
         host::unit_probe,
     },
 };
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Input, Verdict,
@@ -148,5 +149,53 @@ pub(super) fn may_be_started(
             "{unit} on {host} was killed for lack of memory"
         ))),
         _ => Ok(()),
+    }
+}
+
+/// Whatever the kernel says of any disk of the host: which one it is about is for people to find out.
+pub(super) fn disk_is_sound(input: &Input<'_>, host: &HostName) -> Result<(), Verdict> {
+    let errors: Vec<String> = input.known(DEVICE_ERRORS, host)?;
+    match errors.last() {
+        None => Ok(()),
+        Some(line) => Err(Verdict::Refuse {
+            why: format!("the kernel of {host} reported a failing disk within a day: CEPH-14"),
+            evidence: vec![line.clone()],
+        }),
+    }
+}
+
+/// Was it in the last `window`?
+pub(super) fn crashed_within(
+    crash: &Crash,
+    now: Timestamp,
+    window: SignedDuration,
+) -> Result<bool, Verdict> {
+    let at: Timestamp = crash.at.parse().map_err(|_| {
+        refuse(format!(
+            "expected the time of a crash; found {:?}",
+            crash.at
+        ))
+    })?;
+    Ok(now.duration_since(at) <= window)
+}
+
+/// Every OSD is up and in: data is changed only where all of it is at hand.
+pub(super) fn all_osds_there(cluster: &Cluster) -> Result<(), Verdict> {
+    let away = cluster.osds.iter().find(|(_, osd)| !(osd.up && osd.is_in));
+    match (away, cluster.osds.is_empty()) {
+        (Some((id, _)), _) => Err(refuse(format!("osd.{id} is not up and in"))),
+        (None, true) => Err(refuse("expected OSDs in the map; found none")),
+        (None, false) => Ok(()),
+    }
+}
+
+/// No data moves and none is missing: every placement group is in states made of these parts.
+pub(super) fn only_in(groups: &Pgs, parts: &[&str]) -> Result<(), Verdict> {
+    match groups.total > 0 && groups.other_than(parts).is_empty() {
+        true => Ok(()),
+        false => Err(refuse(format!(
+            "expected all placement groups to be at rest; found {}",
+            groups.words()
+        ))),
     }
 }

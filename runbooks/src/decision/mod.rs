@@ -4,9 +4,12 @@
 
 mod alertmanager_down;
 mod ceph_checks;
+mod ceph_crash_over;
+mod ceph_damaged_copy;
 mod ceph_monitor_down;
 mod ceph_no_manager;
 mod ceph_osd_down;
+mod ceph_slow_osd;
 mod ceph_views;
 mod disk_full;
 mod elasticsearch_found;
@@ -129,6 +132,9 @@ pub fn registry() -> impl Iterator<Item = &'static Entry> {
         &ceph_osd_down::DECISION,
         &ceph_monitor_down::DECISION,
         &ceph_no_manager::DECISION,
+        &ceph_damaged_copy::DECISION,
+        &ceph_slow_osd::DECISION,
+        &ceph_crash_over::DECISION,
         &ceph_checks::DECISION,
         &icinga2_disconnected::DECISION,
         &icinga2_late::DECISION,

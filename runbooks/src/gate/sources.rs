@@ -106,6 +106,7 @@ pub static PROBES: &[(&str, &[Lean])] = &[
     // Monitors and daemons say it themselves; placement groups are the manager's word, as its metrics are.
     ("ceph.", &[]),
     ("ceph.pgs", &[Lean::Exporter("ceph-mgr")]),
+    ("ceph.damage", &[Lean::Exporter("ceph-mgr")]),
     ("ceph.new_crashes", &[Lean::Exporter("ceph-mgr")]),
     ("ceph.crashes", &[Lean::Log]),
     ("ceph.ok_to_stop", &[Lean::Exporter("ceph-mgr")]),
