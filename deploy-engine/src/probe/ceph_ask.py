@@ -31,6 +31,8 @@ SOCKET_PATIENCE = 2
 # Damaged placement groups and objects in each that are shown: with more of them nothing is repaired.
 GROUPS = 3
 OBJECTS = 20
+# Kinds of waiting of one OSD that are shown.
+WAITS = 50
 SOCKETS = ("/var/run/ceph/ceph-osd.*.asok", "/var/run/ceph/*/ceph-osd.*.asok")
 
 
@@ -108,31 +110,34 @@ def osds():
 
 
 def waits_for(osd, request):
-    """OSDs without whose word the request does not go on: copies that have not answered, or the one that holds it."""
-    waiting = set()
+    """Which OSDs have to speak before the request goes on, and how many of them have not spoken yet."""
+    asked, silent = set(), 0
     for event in request.get("type_data", {}).get("events", []):
         words = event.get("event", "")
-        asked = re.fullmatch(r"waiting for subops from ([0-9,]+)", words)
-        answered = re.fullmatch(r"sub_op_commit_rec(?: from)? \(?([0-9]+)\)?", words)
-        if asked:
-            waiting = {int(number) for number in asked[1].split(",")}
-        elif answered:
-            waiting.discard(int(answered[1]))
-    return waiting or {osd}
+        copies = re.fullmatch(r"waiting for subops from ([0-9,]+)", words)
+        if copies:
+            asked = {int(number) for number in copies[1].split(",")}
+            silent = len(asked)
+        elif words.startswith("sub_op_commit_rec"):
+            silent -= 1
+    # All copies are written, or none was asked yet: it waits for the OSD that holds it.
+    return (tuple(sorted(asked)), silent) if silent > 0 else ((osd,), 1)
 
 
 def blocked():
     for path in own_osds():
         osd = int(path.rsplit(".", 2)[-2])
         said = say(path, "dump_blocked_ops")
-        if said is None:
-            print(json.dumps({"osd": osd, "answers": False, "blocked": 0, "oldest_seconds": 0, "waits_for": []}))
-            continue
-        requests = said.get("ops", [])
-        found = {"osd": osd, "answers": True, "blocked": len(requests)}
-        found["oldest_seconds"] = max((request["age"] for request in requests), default=0)
-        found["waits_for"] = sorted(set().union(*(waits_for(osd, request) for request in requests)))
-        print(json.dumps(found))
+        requests = (said or {}).get("ops", [])
+        waits = sorted({waits_for(osd, request) for request in requests})
+        print(json.dumps({
+            "osd": osd,
+            "answers": said is not None,
+            "blocked": len(requests),
+            "oldest_seconds": max((request["age"] for request in requests), default=0),
+            "waits": [{"on": on, "silent": silent} for on, silent in waits[:WAITS]],
+            "more": len(waits) > WAITS,
+        }))
 
 
 def copy(shard):

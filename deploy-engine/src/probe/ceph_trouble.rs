@@ -101,8 +101,23 @@ pub struct Blocked {
     /// Requests that wait for longer than `osd_op_complaint_time`.
     pub blocked: u64,
     pub oldest_seconds: f64,
-    /// OSDs without whose word they do not go on: itself, or copies that have not answered.
-    pub waits_for: BTreeSet<u32>,
+    pub waits: Vec<Wait>,
+    /// There are more kinds of waiting than are shown.
+    pub more: bool,
+}
+
+/// What requests wait for: the word of `silent` of the OSDs `on`. Ceph does not say which of the copies it asked have answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wait {
+    pub on: BTreeSet<u32>,
+    pub silent: usize,
+}
+
+impl Blocked {
+    /// OSDs that may be waited for.
+    pub fn waits_for(&self) -> BTreeSet<u32> {
+        self.waits.iter().flat_map(|wait| wait.on.clone()).collect()
+    }
 }
 
 pub fn parse_blocked(result: &ProbeResult) -> Result<Vec<Blocked>, String> {

@@ -45,10 +45,11 @@ fn what_is_not_understood_is_an_error() {
 
 #[test]
 fn requests_that_wait() {
-    let two = r#"{"osd": 0, "answers": true, "blocked": 3, "oldest_seconds": 31.5, "waits_for": [1]}
-{"osd": 1, "answers": false, "blocked": 0, "oldest_seconds": 0, "waits_for": []}"#;
+    let two = r#"{"osd": 0, "answers": true, "blocked": 3, "oldest_seconds": 31.5, "waits": [{"on": [1, 2], "silent": 1}], "more": false}
+{"osd": 1, "answers": false, "blocked": 0, "oldest_seconds": 0, "waits": [], "more": false}"#;
     let osds = parse_blocked(&exited(0, two, "")).unwrap();
     assert_eq!((osds[0].blocked, osds[1].answers), (3, false));
-    assert_eq!(osds[0].waits_for, [1].into());
+    assert_eq!(osds[0].waits_for(), [1, 2].into());
+    assert_eq!(osds[0].waits[0].silent, 1);
     assert_eq!(parse_blocked(&exited(0, "", "")), Ok(vec![]));
 }

@@ -318,7 +318,7 @@ fn ceph_blocked(osds: Vec<ceph_trouble::Blocked>) -> String {
         .map(|one| match one.answers {
             false => format!("osd.{} does not answer", one.osd),
             true => {
-                let osds = one.waits_for.iter().map(|osd| format!("osd.{osd}"));
+                let osds = one.waits_for().into_iter().map(|osd| format!("osd.{osd}"));
                 format!(
                     "{} requests of osd.{} wait for {}, {:.0} s at most",
                     one.blocked,
@@ -480,8 +480,8 @@ mod tests {
             ),
             (
                 "ceph.blocked",
-                json!([{"osd": 0, "answers": true, "blocked": 2, "oldest_seconds": 33.2, "waits_for": [1]},
-                    {"osd": 1, "answers": false, "blocked": 0, "oldest_seconds": 0, "waits_for": []}]),
+                json!([{"osd": 0, "answers": true, "blocked": 2, "oldest_seconds": 33.2, "waits": [{"on": [1], "silent": 1}], "more": false},
+                    {"osd": 1, "answers": false, "blocked": 0, "oldest_seconds": 0, "waits": [], "more": false}]),
                 "2 requests of osd.0 wait for osd.1, 33 s at most; osd.1 does not answer",
             ),
             (

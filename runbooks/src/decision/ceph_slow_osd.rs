@@ -36,18 +36,32 @@ pub static DECISION: Entry = Entry {
 };
 
 fn facts(input: &Input<'_>) -> Facts {
-    let words = |osds: BTreeSet<u32>| (FACT, format!("{osds:?}"));
-    waited_for(input).map(words).into_iter().collect()
+    let words = |osds: Vec<Blocked>| (FACT, format!("{:?}", suspects(&osds)));
+    blocked(input).map(words).into_iter().collect()
 }
 
-/// OSDs that requests wait for, as the OSDs say themselves. One that does not answer is only known by what others wait for.
-fn waited_for(input: &Input<'_>) -> Result<BTreeSet<u32>, Verdict> {
+fn blocked(input: &Input<'_>) -> Result<Vec<Blocked>, Verdict> {
     let all: BTreeMap<HostName, Vec<Blocked>> = input.of_all(BLOCKED)?;
-    let osds: Vec<&Blocked> = all.values().flatten().collect();
-    let waited = osds.iter().flat_map(|one| one.waits_for.iter().copied());
-    let mut found: BTreeSet<u32> = waited.collect();
-    found.extend(osds.iter().filter(|one| !one.answers).map(|one| one.osd));
-    Ok(found)
+    Ok(all.into_values().flatten().collect())
+}
+
+/// OSDs that can be alone to blame: those that every waiting request waits for, where each waits for one only. Ceph does not say which
+/// of its copies have answered; one that does not even answer on its own socket is the one, where it is among them.
+fn suspects(osds: &[Blocked]) -> BTreeSet<u32> {
+    let mut waits = osds.iter().flat_map(|one| &one.waits);
+    let known: BTreeSet<u32> = osds.iter().map(|one| one.osd).collect();
+    let common = match waits.clone().all(|wait| wait.silent == 1) {
+        false => BTreeSet::new(),
+        true => waits.by_ref().fold(known, |left, wait| &left & &wait.on),
+    };
+    let silent = osds.iter().filter(|one| !one.answers).map(|one| one.osd);
+    let silent: BTreeSet<u32> = silent.collect();
+    match silent.is_empty() {
+        true => common,
+        // A silent one that nobody waits for is something else.
+        false if silent.is_subset(&common) => silent,
+        false => BTreeSet::new(),
+    }
 }
 
 fn decide(input: &Input<'_>) -> Result<Act, Verdict> {
@@ -97,13 +111,33 @@ fn only_of_osds(check: &Check) -> Result<(), Verdict> {
 }
 
 fn the_only_one(input: &Input<'_>, cluster: &Cluster) -> Result<u32, Verdict> {
-    let waited: Vec<u32> = waited_for(input)?.into_iter().collect();
-    match waited[..] {
+    let osds = blocked(input)?;
+    if osds.iter().all(|one| one.answers && one.waits.is_empty()) {
+        return Err(input.hold("no OSD says that a request of its waits any more"));
+    }
+    if osds.iter().all(|one| one.waits.is_empty()) {
+        return Err(refuse(
+            "OSDs do not answer, and no other one waits for them",
+        ));
+    }
+    if let Some(one) = osds.iter().find(|one| one.more) {
+        return Err(refuse(format!(
+            "requests of osd.{} wait for very many",
+            one.osd
+        )));
+    }
+    let suspects: Vec<u32> = suspects(&osds).into_iter().collect();
+    match suspects[..] {
         [osd] if cluster.osds.contains_key(&osd) => Ok(osd),
         [osd] => Err(refuse(format!("osd.{osd} is not in the map"))),
-        [] => Err(input.hold("no OSD says that a request of its waits any more")),
+        [] => {
+            let waited: BTreeSet<u32> = osds.iter().flat_map(Blocked::waits_for).collect();
+            Err(refuse(format!(
+                "requests wait for the OSDs {waited:?}: not a single one's fault"
+            )))
+        }
         _ => Err(refuse(format!(
-            "requests wait for the OSDs {waited:?}: not a single one's fault"
+            "which of the OSDs {suspects:?} requests wait for is not clear"
         ))),
     }
 }

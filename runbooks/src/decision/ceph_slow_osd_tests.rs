@@ -51,10 +51,12 @@ fn slow() -> Case {
         case.set(CRASHES, name, &json!([]));
         let blocked = match id {
             1 => {
-                json!([{"osd": 1, "answers": false, "blocked": 0, "oldest_seconds": 0, "waits_for": []}])
+                json!([{"osd": 1, "answers": false, "blocked": 0, "oldest_seconds": 0, "waits": [], "more": false}])
             }
+            // Of its two copies one has answered.
             _ => {
-                json!([{"osd": id, "answers": true, "blocked": 2, "oldest_seconds": 40.1, "waits_for": [1]}])
+                let wait = json!({"on": [1, 2 - id], "silent": 1});
+                json!([{"osd": id, "answers": true, "blocked": 2, "oldest_seconds": 40.1, "waits": [wait], "more": false}])
             }
         };
         case.set(BLOCKED, name, &blocked);
@@ -90,11 +92,21 @@ fn groups(case: &mut Case, states: &Value) {
     }
 }
 
+fn quiet(case: &mut Case, osd: usize) {
+    let quiet = json!([{"osd": osd, "answers": true, "blocked": 0, "oldest_seconds": 0, "waits": [], "more": false}]);
+    case.set(BLOCKED, HOSTS[osd], &quiet);
+}
+
 fn over(case: &mut Case) {
-    for (id, name) in HOSTS.into_iter().enumerate() {
-        let quiet = json!([{"osd": id, "answers": true, "blocked": 0, "oldest_seconds": 0, "waits_for": []}]);
-        case.set(BLOCKED, name, &quiet);
+    for osd in 0..3 {
+        quiet(case, osd);
     }
+}
+
+/// All answer, and of two copies one has not, whichever.
+fn unclear(case: &mut Case) {
+    quiet(case, 1);
+    quiet(case, 2);
 }
 
 #[rstest::rstest]
@@ -104,8 +116,12 @@ fn over(case: &mut Case) {
 #[case::osd_down(|c: &mut Case| everywhere(c, "/osds/0/up", &json!(false)), "refuse", "osd.0 is not up and in")]
 #[case::monitor(|c: &mut Case| everywhere(c, "/checks/SLOW_OPS/message", &json!("1 slow ops, mon.h1 has slow ops")), "refuse", "a monitor is slow")]
 #[case::moving(|c: &mut Case| groups(c, &json!({"active+remapped+backfilling": 17})), "refuse", "at rest")]
-#[case::two(|c: &mut Case| c.edit(BLOCKED, "h1", "/0/waits_for", json!([1, 2])), "refuse", "the OSDs [1, 2]")]
-#[case::another_is_silent(|c: &mut Case| c.edit(BLOCKED, "h3", "/0/answers", json!(false)), "refuse", "the OSDs [1, 2]")]
+#[case::two(|c: &mut Case| c.edit(BLOCKED, "h1", "/0/waits/0/silent", json!(2)), "refuse", "not a single one's fault")]
+#[case::another(|c: &mut Case| c.edit(BLOCKED, "h3", "/0/waits/0/on", json!([0])), "refuse", "not a single one's fault")]
+#[case::very_many(|c: &mut Case| c.edit(BLOCKED, "h3", "/0/more", json!(true)), "refuse", "very many")]
+#[case::unclear(unclear, "refuse", "which of the OSDs [1, 2]")]
+#[case::only_silent(|c: &mut Case| { quiet(c, 0); quiet(c, 2); }, "refuse", "no other one waits for them")]
+#[case::another_is_silent(|c: &mut Case| c.edit(BLOCKED, "h3", "/0/answers", json!(false)), "refuse", "not a single one's fault")]
 #[case::over(over, "hold", "any more")]
 #[case::medium_error(|c: &mut Case| c.set(DEVICE_ERRORS, "h2", &json!(["medium error"])), "refuse", "CEPH-14")]
 #[case::crashed(|c: &mut Case| c.set(CRASHES, "h2", &json!([{"id": "a", "daemon": "osd.1", "at": "2027-01-15T07:00:00Z"}])), "refuse", "crashed at")]
@@ -120,7 +136,7 @@ fn refusals(#[case] change: fn(&mut Case), #[case] kind: &str, #[case] part: &st
 #[test]
 fn one_that_answers_and_waits_for_itself_is_restarted_too_and_systemd_is_asked_by_name() {
     let mut case = slow();
-    let itself = json!([{"osd": 1, "answers": true, "blocked": 2, "oldest_seconds": 40.1, "waits_for": [1]}]);
+    let itself = json!([{"osd": 1, "answers": true, "blocked": 2, "oldest_seconds": 40.1, "waits": [{"on": [1], "silent": 1}], "more": false}]);
     case.set(BLOCKED, "h2", &itself);
     assert_eq!(case.roles()["slow"], ["h2"]);
     case.readings.by_probe.remove(&own_unit(1));
