@@ -519,7 +519,7 @@ pub struct Crash {
     pub daemon: String,
     #[serde(rename(deserialize = "timestamp"), alias = "at")]
     pub at: String,
-    /// Where it was, innermost last.
+    /// Where it was, as Ceph writes it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backtrace: Vec<Value>,
 }

@@ -11,7 +11,8 @@ longer than a gate may wait. `rados` comes with it (package ceph-common).
   damage                  placement groups whose copies differ, and what the last scrub found
 
 A command is an object in JSON. Every answer is one document in JSON on a line of its own. Ends with 0, with the number of the
-error that Ceph gave a command, or with 110 when no manager answered in time; with 1 when the monitors cannot be reached.
+error that Ceph gave a command, or with 110 when no manager answered in time; with 1 when the monitors cannot be reached or
+do not answer.
 """
 
 import errno
@@ -57,23 +58,26 @@ def connected():
         end(1, f"{error} (error connecting to the cluster)")
 
 
-def answer(send, command, may_refuse=()):
+def answer(send, command, may_refuse=(), silent=errno.ETIMEDOUT):
+    """The answer to a command. `silent`: how to end when none comes; only the silence of a manager has a status of its own."""
     status, said, words = send(json.dumps(dict(command, format="json")), b"")
     # A refusal of Ceph is negative, a manager's silence is not.
     status = abs(status)
+    if status == errno.ETIMEDOUT:
+        end(silent, f"no answer within {PATIENCE} s: {command['prefix']}")
     if status and status not in may_refuse:
         name = errno.errorcode.get(status, str(status))
         end(status, f"Error {name}: {words or command['prefix']}")
     return status, said.decode()
 
 
-def ask(send, commands):
+def ask(send, commands, silent):
     for command in commands:
-        print(answer(send, json.loads(command))[1].strip())
+        print(answer(send, json.loads(command), silent=silent)[1].strip())
 
 
 def ok_to_stop(cluster, host):
-    _, tree = answer(cluster.mon_command, {"prefix": "osd ls-tree", "name": host})
+    _, tree = answer(cluster.mon_command, {"prefix": "osd ls-tree", "name": host}, silent=1)
     numbers = [str(number) for number in json.loads(tree)]
     if not numbers:
         print('{"ok_to_stop": true}')
@@ -169,7 +173,7 @@ def damaged_group(group):
 def damage(cluster):
     _, listed = answer(cluster.mgr_command, {"prefix": "pg ls", "states": ["inconsistent"]})
     _, dumped = answer(cluster.mgr_command, {"prefix": "pg dump", "dumpcontents": ["osds"]})
-    _, described = answer(cluster.mon_command, {"prefix": "osd metadata"})
+    _, described = answer(cluster.mon_command, {"prefix": "osd metadata"}, silent=1)
     heard = json.loads(listed)
     if not heard["pg_ready"]:
         end(1, "the active manager has not heard of all placement groups yet")
@@ -194,7 +198,10 @@ def main(to, *words):
     if to == "damage":
         damage(cluster)
         return 0
-    ask(cluster.mon_command if to == "monitors" else cluster.mgr_command, words)
+    if to == "monitors":
+        ask(cluster.mon_command, words, silent=1)
+    else:
+        ask(cluster.mgr_command, words, silent=errno.ETIMEDOUT)
     return 0
 
 
