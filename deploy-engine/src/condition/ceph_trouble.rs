@@ -152,6 +152,7 @@ fn complete(cluster: &Cluster) -> Judgement {
     let away = cluster.osds.iter().find(|(_, osd)| !(osd.up && osd.is_in));
     match away {
         Some((id, _)) => refuted(format!("osd.{id} is not up and in")),
+        None if cluster.osds.is_empty() => unknown("the map has no OSD"),
         None => holds(format!("all {} OSDs are up and in", cluster.osds.len())),
     }
 }
@@ -164,6 +165,7 @@ fn at_rest(call: &ConditionCall, readings: &Readings) -> Judgement {
     let moving = pgs.other_than(&["active", "clean", "inconsistent", "scrubbing", "deep"]);
     let rest = match moving.first() {
         Some(state) => not_yet(format!("placement groups are {state}")),
+        None if pgs.total == 0 => unknown("no placement group is known"),
         None => holds(pgs.words()),
     };
     all([complete(&cluster), rest])

@@ -116,6 +116,7 @@ fn bad_again(case: &mut Case) {
 #[case::osd_out(|c: &mut Case| everywhere(c, "/osds/2/in", &json!(false)), "refuse", "osd.2 is not up and in")]
 #[case::too_many(|c: &mut Case| everywhere(c, "/checks/OSD_TOO_MANY_REPAIRS", &json!({"severity": "HEALTH_WARN", "message": "Too many repaired reads on 1 OSDs", "muted": false, "details": []})), "refuse", "CEPH-14")]
 #[case::moving(|c: &mut Case| groups(c, json!({"active+remapped+backfilling": 17})), "refuse", "at rest")]
+#[case::not_clean(|c: &mut Case| groups(c, json!({"active+inconsistent": 17})), "refuse", "at rest")]
 #[case::repairs(|c: &mut Case| groups(c, json!({"active+clean+scrubbing+deep+inconsistent+repair": 17})), "hold", "under way")]
 #[case::three(|c: &mut Case| c.edit(DAMAGE, "h1", "/count", json!(3)), "refuse", "3 placement groups are damaged")]
 #[case::odd_name(|c: &mut Case| c.edit(DAMAGE, "h1", "/groups/0/group", json!("2.3; reboot")), "refuse", "expected a placement group")]

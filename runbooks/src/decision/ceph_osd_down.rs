@@ -3,6 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use deploy_engine::{
+    model::HostName,
+    probe::{
+        ceph::{CLUSTER, CRASHES, Cluster, Crash, DEVICE_ERRORS, PGS},
+        host::UNITS,
+    },
+};
+
 use super::{
     Act, Facts, Input, Verdict,
     ceph_views::{
@@ -10,13 +18,6 @@ use super::{
         member_of, pgs, undisturbed, unit_of,
     },
     table::{Entry, Role, elsewhere, refuse},
-};
-use deploy_engine::{
-    model::HostName,
-    probe::{
-        ceph::{CLUSTER, CRASHES, Cluster, Crash, DEVICE_ERRORS, PGS},
-        host::UNITS,
-    },
 };
 
 pub static DECISION: Entry = Entry {

@@ -189,9 +189,14 @@ pub(super) fn all_osds_there(cluster: &Cluster) -> Result<(), Verdict> {
     }
 }
 
-/// No data moves and none is missing: every placement group is in states made of these parts.
+/// No data moves and none is missing: every placement group is active and clean, and else in states made of these parts only.
 pub(super) fn only_in(groups: &Pgs, parts: &[&str]) -> Result<(), Verdict> {
-    match groups.total > 0 && groups.other_than(parts).is_empty() {
+    let whole = |state: &String| {
+        let has = |part: &str| state.split('+').any(|one| one == part);
+        has("active") && has("clean")
+    };
+    let at_rest = groups.total > 0 && groups.states.keys().all(whole);
+    match at_rest && groups.other_than(parts).is_empty() {
         true => Ok(()),
         false => Err(refuse(format!(
             "expected all placement groups to be at rest; found {}",
