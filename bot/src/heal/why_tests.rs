@@ -189,7 +189,11 @@ fn readings() -> Readings {
 fn said(record: &DecisionRecord) -> String {
     let why = record.decision.why().to_owned();
     let incident = Incident {
-        state: State::Refused { why, again: None },
+        state: State::Refused {
+            why,
+            again: None,
+            looks: 0,
+        },
         since: ago_s(1),
         subjects: [host("ctl3")].into(),
         runbooks: vec![RunbookId("MEM-1".into())],

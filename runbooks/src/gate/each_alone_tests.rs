@@ -67,6 +67,24 @@ fn g1_refuses_an_answer_that_is_too_old() {
 }
 
 #[test]
+fn g1_waits_for_what_is_late_and_refuses_what_is_stale() {
+    // Rule and scrape have an interval of 15 s, so they may be 30 s old.
+    let kinds = [(31, "hold"), (60, "hold"), (61, "refuse")];
+    for (seconds, kind) in kinds {
+        let at = now() - SignedDuration::from_secs(seconds);
+        let said = format!("was last evaluated {seconds}.0 s ago, its interval is 15 s");
+        only(GateId::G1, kind, &said, as_it_is, |i| {
+            i.evidence.metric.as_mut().unwrap()[0].last_evaluation = at;
+        });
+        let said = format!("was last scraped {seconds}.0 s ago, its interval is 15 s");
+        only(GateId::G1, kind, &said, as_it_is, |i| {
+            let scrapes = i.evidence.scrapes.as_mut().unwrap();
+            scrapes.values_mut().for_each(|scrape| scrape.last = at);
+        });
+    }
+}
+
+#[test]
 fn g2_refuses_two_sources_that_share_a_failure() {
     only(GateId::G2, "refuse", "that is one source", as_it_is, |i| {
         i.evidence.metric.as_mut().unwrap()[0].query = "haproxy_up == 0".into();

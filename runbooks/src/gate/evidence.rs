@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use collectors::watchdog::Watchdog;
 use deploy_engine::model::HostName;
+use jiff::SignedDuration;
 
 use super::{
     Direct, Gate, GateInput, MetricPath, Phase,
@@ -79,13 +80,11 @@ fn metric_not_fresh(input: &GateInput<'_>) -> Option<Gate> {
             )));
         }
         let age = input.now.duration_since(rule.last_evaluation);
-        if age > rule.interval * input.limits.metric_intervals {
-            return Some(Gate::refuse(format!(
-                "the rule of {} was last evaluated {} s ago, its interval is {} s",
-                rule.alert,
-                age.as_secs(),
-                rule.interval.as_secs()
-            )));
+        let stale = not_young(input, age, rule.interval, || {
+            format!("the rule of {} was last evaluated", rule.alert)
+        });
+        if stale.is_some() {
+            return stale;
         }
     }
     if let Some(stale) = scrape_not_fresh(input) {
@@ -113,18 +112,37 @@ fn scrape_not_fresh(input: &GateInput<'_>) -> Option<Gate> {
     // A host of which nothing is scraped is judged by the rules alone.
     let of_hosts = input.plan.hosts.iter();
     let found = of_hosts.filter_map(|host| Some((host, scrapes.get(host)?)));
-    let stale = found.map(|(host, scrape)| {
+    let mut stale = found.filter_map(|(host, scrape)| {
         let age = input.now.duration_since(scrape.last);
-        let old = age > scrape.interval * input.limits.metric_intervals;
-        old.then(|| {
-            Gate::refuse(format!(
-                "{host} was last scraped {} s ago, the interval is {} s",
-                age.as_secs(),
-                scrape.interval.as_secs()
-            ))
+        not_young(input, age, scrape.interval, || {
+            format!("{host} was last scraped")
         })
     });
-    stale.flatten().next()
+    stale.next()
+}
+
+/// What is late by less than the limit itself is waited for: a busy Prometheus catches up, and a refusal would wake somebody. What is
+/// older is stale.
+fn not_young(
+    input: &GateInput<'_>,
+    age: SignedDuration,
+    interval: SignedDuration,
+    what: impl FnOnce() -> String,
+) -> Option<Gate> {
+    let limit = interval * input.limits.metric_intervals;
+    if age <= limit {
+        return None;
+    }
+    let why = format!(
+        "{} {:.1} s ago, its interval is {:.0} s",
+        what(),
+        age.as_secs_f64(),
+        interval.as_secs_f64()
+    );
+    Some(match age <= limit * 2 {
+        true => Gate::hold_briefly(input.now, why),
+        false => Gate::refuse(why),
+    })
 }
 
 fn direct_not_fresh(input: &GateInput<'_>) -> Option<Gate> {
@@ -294,7 +312,6 @@ pub(super) fn monitoring(input: &GateInput<'_>) -> Gate {
 #[cfg(test)]
 mod tests {
     use collectors::prometheus::TargetHealth;
-    use jiff::SignedDuration;
 
     use super::*;
     use crate::{
@@ -323,10 +340,10 @@ mod tests {
         case(
             |i| {
                 i.evidence.metric.as_mut().unwrap()[0].last_evaluation =
-                    now() - SignedDuration::from_secs(31)
+                    now() - SignedDuration::from_secs(61)
             },
             "refuse",
-            "31 s ago",
+            "61.0 s ago",
         );
         case(
             |i| i.evidence.metric.as_mut().unwrap()[0].firing = false,
@@ -376,10 +393,10 @@ mod tests {
         case(
             |i| {
                 let scrapes = i.evidence.scrapes.as_mut().unwrap();
-                scrapes.get_mut(&host("h1")).unwrap().last = now() - SignedDuration::from_secs(31);
+                scrapes.get_mut(&host("h1")).unwrap().last = now() - SignedDuration::from_secs(61);
             },
             "refuse",
-            "h1 was last scraped 31 s ago",
+            "h1 was last scraped 61.0 s ago",
         );
         case(
             |i| i.evidence.scrapes = Err("refused".into()),

@@ -24,7 +24,8 @@ use crate::{
 pub struct GateLimits {
     /// A direct probe older than this proves nothing.
     pub direct_age_seconds: i64,
-    /// An evaluation of the alert's rule, and the newest scrape of a host, may be so many of their own intervals old.
+    /// An evaluation of the alert's rule, and the newest scrape of a host, may be so many of their own intervals old; up to twice
+    /// that they are late and waited for, then stale.
     pub metric_intervals: i32,
     /// The bot's clock may differ so much from that of a host it acts on.
     pub clock_off_seconds: f64,

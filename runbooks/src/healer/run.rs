@@ -963,7 +963,7 @@ fn worth_telling(before: &Incident, after: &Incident) -> bool {
 fn is_page(before: &State, after: &State) -> bool {
     match after {
         State::Unproven { .. } | State::Asking { .. } => before.name() != after.name(),
-        State::Refused { why, again } => {
+        State::Refused { why, again, .. } => {
             !matches!(before, State::Refused { why: old, .. } if old == why) && again.is_some()
         }
         State::TellOnly { .. } => !matches!(before, State::TellOnly { .. }),

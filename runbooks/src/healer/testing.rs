@@ -803,7 +803,8 @@ async fn asking_approving_and_denying() {
         denied.state,
         State::Refused {
             why: "denied by ann".into(),
-            again: None
+            again: None,
+            looks: 0
         }
     );
 }

@@ -318,6 +318,7 @@ fn a_cause_that_is_left_alone_holds_no_repair_back() {
     let refused = State::Refused {
         why: "w".into(),
         again: None,
+        looks: 0,
     };
     site.incidents.get_mut(&id).unwrap().state = refused;
     assert!(!cause(&site, &unit) && cause(&site, &told));

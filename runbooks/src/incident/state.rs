@@ -11,8 +11,11 @@ use crate::decide::Decision;
 /// After a proof the alerts may go on for a while (rules look back, some keep firing on purpose). Longer, and the proof did not
 /// prove what the alerts are about.
 pub const SETTLED_ALERTS: SignedDuration = SignedDuration::from_mins(15);
-/// A refusal is looked at again after this time: what was missing may have come back. New alerts look at once.
-pub const REFUSED_AGAIN: SignedDuration = SignedDuration::from_mins(5);
+/// A refusal is looked at again after this time, for what was unknown to a host with much to do may be known now; each time that it
+/// is refused again, after twice the time before. New alerts look at once.
+pub const REFUSED_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+/// A refusal that stays is looked at so often: what was missing may have come back.
+pub const REFUSED_LONG: SignedDuration = SignedDuration::from_mins(5);
 /// How long a person is asked.
 pub const ASK_FOR: SignedDuration = SignedDuration::from_mins(10);
 
@@ -53,10 +56,12 @@ pub enum State {
         would: String,
         again: Timestamp,
     },
-    /// `again`: when it is looked at again by itself; none: a person said no.
+    /// `again`: when it is looked at again by itself; none: a person said no. `looks`: how often that was in vain already.
     Refused {
         why: String,
         again: Option<Timestamp>,
+        #[serde(default)]
+        looks: u32,
     },
     TellOnly {
         why: String,
@@ -191,6 +196,7 @@ impl State {
                 Self::Asking { .. } => Ok(Self::Refused {
                     why: format!("denied by {by}"),
                     again: None,
+                    looks: 0,
                 }),
                 other => Err(other.illegal("a denial", "nothing is asked")),
             },
@@ -246,6 +252,7 @@ impl State {
             Self::Asking { expires, .. } if expires <= now => Self::Refused {
                 why: "nobody answered in time".to_owned(),
                 again: None,
+                looks: 0,
             },
             Self::Healed { job, at } if now.duration_since(at) >= SETTLED_ALERTS => {
                 if firing {
@@ -262,7 +269,10 @@ impl State {
     }
 
     fn decided(self, decision: &Decision, now: Timestamp) -> Result<Self, IllegalTransition> {
-        let again = now.saturating_add(REFUSED_AGAIN).unwrap_or(Timestamp::MAX);
+        let looks = match self {
+            Self::Refused { looks, .. } => looks.saturating_add(1),
+            _ => 0,
+        };
         match self {
             Self::Open
             | Self::Holding { .. }
@@ -284,16 +294,13 @@ impl State {
             },
             Decision::Shadow { plan, .. } => Self::Shadow {
                 would: plan.title.clone(),
-                again,
+                again: now.saturating_add(REFUSED_LONG).unwrap_or(Timestamp::MAX),
             },
             Decision::Hold { until, why } => Self::Holding {
                 until: *until,
                 why: why.clone(),
             },
-            Decision::Refuse { why, .. } => Self::Refused {
-                why: why.clone(),
-                again: Some(again),
-            },
+            Decision::Refuse { why, .. } => Self::refused(why, looks, now),
             Decision::TellOnly { why } => Self::TellOnly { why: why.clone() },
         })
     }
@@ -329,10 +336,9 @@ impl State {
         }
         Ok(match result {
             JobResult::Succeeded => Self::Healed { job: own, at: now },
-            JobResult::Refused { why } | JobResult::Failed { why } if !acted => Self::Refused {
-                why: why.clone(),
-                again: Some(now.saturating_add(REFUSED_AGAIN).unwrap_or(Timestamp::MAX)),
-            },
+            JobResult::Refused { why } | JobResult::Failed { why } if !acted => {
+                Self::refused(why, 0, now)
+            }
             // Half a repair is not a repair, whatever stopped it.
             JobResult::Refused { why } | JobResult::Failed { why } => Self::Unproven {
                 job: own,
@@ -341,8 +347,19 @@ impl State {
             JobResult::Cancelled { by } => Self::Refused {
                 why: format!("cancelled by {by}"),
                 again: None,
+                looks: 0,
             },
         })
+    }
+
+    fn refused(why: &str, looks: u32, now: Timestamp) -> Self {
+        let doubled = REFUSED_AGAIN * (1 << looks.min(8));
+        let again = now.saturating_add(doubled.min(REFUSED_LONG));
+        Self::Refused {
+            why: why.to_owned(),
+            again: Some(again.unwrap_or(Timestamp::MAX)),
+            looks,
+        }
     }
 
     fn illegal(&self, event: &'static str, why: &str) -> IllegalTransition {

@@ -56,6 +56,7 @@ fn every_state() -> Vec<State> {
         State::Refused {
             why: "w".into(),
             again: Some(at(5)),
+            looks: 0,
         },
         State::TellOnly { why: "w".into() },
         State::Unproven {
@@ -251,4 +252,27 @@ fn alerts_that_go_on_after_a_proof_are_not_healed() {
             .name(),
         "resolved"
     );
+}
+
+#[test]
+fn a_refusal_is_looked_at_soon_and_then_less_often() {
+    let refusal = decided(Decision::Refuse {
+        why: "w".into(),
+        evidence: vec![],
+    });
+    let (mut state, mut waits) = (State::Open, Vec::new());
+    for _ in 0..7 {
+        state = state.next(&refusal, true, at(0)).unwrap();
+        let State::Refused { again, .. } = &state else {
+            panic!("{state:?}");
+        };
+        waits.push(again.unwrap().duration_since(at(0)).as_secs());
+    }
+    assert_eq!(waits, [30, 60, 120, 240, 300, 300, 300]);
+    let said_no = State::Refused {
+        why: "denied".into(),
+        again: None,
+        looks: 0,
+    };
+    assert!(!said_no.is_due(at(1_000)));
 }
