@@ -290,18 +290,24 @@ fn interface_of(unit: &str) -> String {
     format!("org.freedesktop.systemd1.{name}")
 }
 
+fn hexadecimal(byte: &Param<'_, '_>) -> Option<String> {
+    match byte {
+        Param::Base(Base::Byte(byte)) => Some(format!("{byte:02x}")),
+        _ => None,
+    }
+}
+
 /// As `systemctl show` writes it; `None`: of a shape that nobody asks for.
 fn word(value: &Param<'_, '_>) -> Option<String> {
     match value {
         Param::Container(Container::Variant(inner)) => word(&inner.value),
-        Param::Container(Container::Array(array)) => array
-            .values
-            .iter()
-            .map(|byte| match byte {
-                Param::Base(Base::Byte(byte)) => Some(format!("{byte:02x}")),
-                _ => None,
-            })
-            .collect(),
+        Param::Container(Container::Array(array)) => match array.values.first() {
+            Some(Param::Base(Base::String(_))) => {
+                let words: Option<Vec<String>> = array.values.iter().map(word).collect();
+                Some(words?.join(" "))
+            }
+            _ => array.values.iter().map(hexadecimal).collect(),
+        },
         Param::Base(Base::String(text)) => Some(text.clone()),
         Param::Base(Base::Boolean(yes)) => Some(if *yes { "yes" } else { "no" }.to_owned()),
         Param::Base(Base::Uint32(number)) => Some(number.to_string()),

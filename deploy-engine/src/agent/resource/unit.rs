@@ -30,7 +30,7 @@ const TRUSTED_AFTER: Duration = Duration::from_secs(1);
 /// Lines of the journal that an error carries.
 const JOURNAL_LINES: &str = "15";
 /// What is asked of every unit.
-const PROPERTIES: [&str; 16] = [
+const PROPERTIES: [&str; 17] = [
     "Id",
     "LoadState",
     "ActiveState",
@@ -47,7 +47,10 @@ const PROPERTIES: [&str; 16] = [
     "InactiveExitTimestampMonotonic",
     "ActiveEnterTimestampMonotonic",
     "StateChangeTimestampMonotonic",
+    MEMBERS,
 ];
+/// Units that are restarted with this one. Asked of targets only, which have no process of their own.
+const MEMBERS: &str = "ConsistsOf";
 
 /// unit → property → value, in systemd's words.
 pub type Properties = BTreeMap<String, BTreeMap<String, String>>;
@@ -71,19 +74,42 @@ struct Record {
     reload: String,
 }
 
-/// Asks systemd about all units at once. Names must be checked. Where systemd's own socket is not there or does not answer,
-/// `systemctl` finds its way, or says why not.
+/// Asks systemd about all units at once, and about the members of targets. Names must be checked. Where systemd's own socket is not
+/// there or does not answer, `systemctl` finds its way, or says why not.
 pub fn show(exec: &Exec, names: &[&str]) -> Result<Properties, String> {
     if names.is_empty() {
         return Ok(Properties::new());
     }
-    ask(exec, names).or_else(|_| run(exec, names))
+    let asked = |names: &[&str]| ask(exec, names).or_else(|_| run(exec, names));
+    let mut all = asked(names)?;
+    let members = names.iter().flat_map(|name| members(&all, name));
+    let members: Vec<String> = members.map(str::to_owned).collect();
+    if !members.is_empty() {
+        let members: Vec<&str> = members.iter().map(String::as_str).collect();
+        all.extend(asked(&members)?);
+    }
+    Ok(all)
+}
+
+fn members<'a>(all: &'a Properties, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+    let of = all.get(name).filter(|_| is_target(name));
+    let words = of.and_then(|of| of.get(MEMBERS)).map_or("", String::as_str);
+    let words = words.split(' ');
+    words.filter(|member| check_name(member).is_ok())
+}
+
+fn is_target(name: &str) -> bool {
+    name.ends_with(".target")
 }
 
 fn ask(exec: &Exec, names: &[&str]) -> io::Result<Properties> {
     let socket = exec.root().at(systemd::SOCKET);
     exec.systemd().talk(&socket, ASK_TIMEOUT, |systemd| {
-        let one = |name: &&str| Ok(((*name).to_owned(), systemd.show(name, &PROPERTIES)?));
+        let one = |name: &&str| {
+            let count = PROPERTIES.len() - usize::from(!is_target(name));
+            let properties = &PROPERTIES[..count];
+            Ok(((*name).to_owned(), systemd.show(name, properties)?))
+        };
         names.iter().map(one).collect()
     })
 }
@@ -163,10 +189,12 @@ pub fn look(
     if let Err(why) = check_name(wanted.name) {
         return Judged::cannot("", why);
     }
-    let properties = match units.as_ref().map(|all| all.get(wanted.name)) {
-        Ok(Some(properties)) => properties,
-        Ok(None) => return Judged::unknown(format!("systemd said nothing about {}", wanted.name)),
+    let units = match units {
+        Ok(units) => units,
         Err(why) => return Judged::unknown(why.clone()),
+    };
+    let Some(properties) = units.get(wanted.name) else {
+        return Judged::unknown(format!("systemd said nothing about {}", wanted.name));
     };
     let found = Found(properties);
     let record = read_record(root, wanted.name);
@@ -197,7 +225,7 @@ pub fn look(
         ));
     }
     match wanted.running {
-        Some(true) if found.active() => match due(root, wanted, &found, record.as_ref(), pending) {
+        Some(true) if found.active() => match due(root, wanted, units, record.as_ref(), pending) {
             Due::Nothing => {}
             Due::Reload(why) => diff.push(format!("reload {}: {why}", wanted.name)),
             Due::Restart(why) => diff.push(format!("restart {}: {why}", wanted.name)),
@@ -246,10 +274,13 @@ fn not_found(wanted: &Wanted<'_>, seen: &str, pending: &Pending) -> Judged {
 fn due(
     root: &Root,
     wanted: &Wanted<'_>,
-    found: &Found<'_>,
+    units: &Properties,
     record: Option<&Record>,
     pending: &Pending,
 ) -> Due {
+    let Some(found) = units.get(wanted.name).map(Found) else {
+        return Due::Nothing;
+    };
     let coming = |paths: &[String]| {
         paths
             .iter()
@@ -261,9 +292,11 @@ fn due(
     {
         Some(record) => (*known(record) != digest(root, paths))
             .then(|| format!("{} changed since it was started", paths.join(" or "))),
-        None => newer(root, paths, found),
+        None => newer(root, paths, &found),
     };
-    let restart = coming(wanted.restart_on).or_else(|| changed(wanted.restart_on, |r| &r.restart));
+    let restart = coming(wanted.restart_on)
+        .or_else(|| changed(wanted.restart_on, |r| &r.restart))
+        .or_else(|| replaced(root, units, wanted.name));
     let reload = coming(wanted.reload_on).or_else(|| changed(wanted.reload_on, |r| &r.reload));
     match (restart, reload) {
         (Some(why), _) => Due::Restart(why),
@@ -288,6 +321,19 @@ fn newer(root: &Root, paths: &[String], found: &Found<'_>) -> Option<String> {
         })
     })?;
     Some(format!("{late} is newer than its start"))
+}
+
+/// A new package does not restart everything that runs its programs: the old file is gone from the disk, and the process still has it.
+fn replaced(root: &Root, units: &Properties, name: &str) -> Option<String> {
+    let mut all = members(units, name).chain([name]);
+    all.find_map(|name| {
+        let pid: u32 = units.get(name)?.get("MainPID")?.parse().ok()?;
+        let program = fs::read_link(root.at(&format!("/proc/{pid}/exe"))).ok()?;
+        let path = program.to_str()?.strip_suffix(" (deleted)")?;
+        // Where there is nothing new to run, it runs on.
+        let there = root.at(path).exists();
+        there.then(|| format!("{path} was replaced since {name} was started"))
+    })
 }
 
 /// Digest of the files' contents. A missing file counts as such.
@@ -324,22 +370,22 @@ pub fn apply(
     wanted: &Wanted<'_>,
     reload_systemd: bool,
 ) -> Result<(), String> {
-    let one = |exec: &Exec| -> Result<BTreeMap<String, String>, String> {
-        show(exec, &[wanted.name])?
-            .remove(wanted.name)
-            .ok_or_else(|| format!("systemd said nothing about {}", wanted.name))
+    let all = |exec: &Exec| match show(exec, &[wanted.name])? {
+        all if all.contains_key(wanted.name) => Ok(all),
+        _ => Err(format!("systemd said nothing about {}", wanted.name)),
     };
+    let one = |exec: &Exec| all(exec).map(|mut all| all.remove(wanted.name).unwrap_or_default());
     let act = |verb: &str| {
         exec.text(&["systemctl", verb, "--", wanted.name], ACT_TIMEOUT)
             .map(drop)
             .map_err(|why| with_journal(exec, wanted.name, &why))
     };
-    let mut properties = one(exec)?;
-    if reload_systemd || Found(&properties).get("NeedDaemonReload") == "yes" {
+    let mut units = all(exec)?;
+    if reload_systemd || Found(&units[wanted.name]).get("NeedDaemonReload") == "yes" {
         exec.text(&["systemctl", "daemon-reload"], ASK_TIMEOUT)?;
-        properties = one(exec)?;
+        units = all(exec)?;
     }
-    let found = Found(&properties);
+    let found = Found(&units[wanted.name]);
     if let Some(enabled) = wanted.enabled.filter(|e| *e != found.enabled()) {
         act(if enabled { "enable" } else { "disable" })?;
     }
@@ -363,7 +409,7 @@ pub fn apply(
     );
     let record = read_record(root, wanted.name);
     let due = match found.active() {
-        true => due(root, wanted, &found, record.as_ref(), &Pending::default()),
+        true => due(root, wanted, &units, record.as_ref(), &Pending::default()),
         false => Due::Restart(String::new()),
     };
     match due {
@@ -587,6 +633,33 @@ ActiveState=inactive
             ..wanted("none.service")
         };
         assert_eq!(look(&gone, &none), State::Same);
+    }
+
+    #[test]
+    fn a_program_that_was_replaced_is_started_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        let asked = "ActiveState=active\nMainPID=0\nConsistsOf=a@1.service a@2.service\n\n\
+                     ActiveState=active\nMainPID=41\n\nActiveState=active\nMainPID=42\n";
+        let units = parse_show(asked, &["all.target", "a@1.service", "a@2.service"]);
+        let runs = |pid: u32, program: &str| {
+            let process = dir.path().join(format!("proc/{pid}"));
+            fs::create_dir_all(&process).unwrap();
+            let _ = fs::remove_file(process.join("exe"));
+            std::os::unix::fs::symlink(program, process.join("exe")).unwrap();
+        };
+        let due = |name| super::due(&root, &wanted(name), &units, None, &Pending::default());
+        runs(41, "/bin/a");
+        runs(42, "/bin/a (deleted)");
+        assert_eq!(due("a@1.service"), Due::Nothing);
+        // Nothing is there that could be started instead.
+        assert_eq!(due("a@2.service"), Due::Nothing);
+        fs::create_dir(dir.path().join("bin")).unwrap();
+        fs::write(dir.path().join("bin/a"), "new").unwrap();
+        let why = "/bin/a was replaced since a@2.service was started".to_owned();
+        assert_eq!(due("a@1.service"), Due::Nothing);
+        assert_eq!(due("a@2.service"), Due::Restart(why.clone()));
+        assert_eq!(due("all.target"), Due::Restart(why));
     }
 
     #[test]
