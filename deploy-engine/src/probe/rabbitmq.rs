@@ -250,10 +250,13 @@ pub fn parse_cluster_status(result: &ProbeResult) -> Result<ClusterStatus, Strin
     }))
 }
 
-/// RabbitMQ colours these words for a terminal, also in JSON.
+/// RabbitMQ colours these words for a terminal, also in JSON; the JSON of 3.10 (Debian 12) has the digits of the escape (`001B`)
+/// from back to front.
 fn plain(status: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    status
+    let coloured = status
         .into_iter()
+        .map(|(node, words)| (node, words.replace("\u{b100}[", "\u{1b}[")));
+    coloured
         .map(|(node, words)| (node, strip_str(&words).to_string()))
         .collect()
 }
@@ -569,7 +572,7 @@ mod tests {
 
     #[test]
     fn cluster_status_of_the_command_line() {
-        let running = |captured| match parse_cluster_status(&exited(0, captured, "")) {
+        let running = |captured: &str| match parse_cluster_status(&exited(0, captured, "")) {
             Ok(ClusterStatus::Running(view)) => view,
             other => panic!("expected a running node, found {other:?}"),
         };
@@ -585,10 +588,13 @@ mod tests {
         ));
         assert_eq!(split.partitions["rabbit@ctl1"], ["rabbit@ctl3"]);
         let captured = include_str!("captured/rabbitmq-cluster-status.json");
-        let drained = "\\u001b[31munder maintenance\\u001b[0m";
-        let drained = running(&captured.replacen("not under maintenance", drained, 1));
-        let words = drained.maintenance_status.values();
-        assert_eq!(words.filter(|it| *it == "under maintenance").count(), 1);
+        for escape in ["\\u001b", "\\ub100"] {
+            let drained = format!("{escape}[31munder maintenance{escape}[0m");
+            let told = captured.replacen("not under maintenance", &drained, 1);
+            let drained = running(&told);
+            let words = drained.maintenance_status.values();
+            assert_eq!(words.filter(|it| *it == "under maintenance").count(), 1);
+        }
         let stopped = include_str!("captured/rabbitmq-cluster-status-stopped.txt");
         let stopped = parse_cluster_status(&exited(69, "", stopped));
         let error = "epmd reports: node 'rabbit' not running at all".to_owned();
